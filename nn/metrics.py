@@ -1,0 +1,252 @@
+"""Metrics: running means over the batches of an epoch, with Keras's names.
+
+A metric keeps two numbers, a total and a count. `update` is called once a batch with plain arrays, so it does nothing
+but add to them; `result` divides.
+"""
+
+import inspect
+import math
+
+import numpy as np
+
+from .. import kernels
+from .tensor import Tensor
+from .utils import did_you_mean
+
+__all__ = [
+    "AutoAccuracy",
+    "BinaryAccuracy",
+    "CategoricalAccuracy",
+    "MeanAbsoluteError",
+    "MeanMetric",
+    "MeanSquaredError",
+    "Metric",
+    "SparseCategoricalAccuracy",
+    "get",
+    "serialize",
+]
+
+
+class Metric:
+    """Base of all: a subclass defines `measure(y_pred, y_true) -> (total, count)` for one batch.
+
+    Attributes:
+        name: Its key in the logs and in `History.history`.
+        direction: Which way is better, "min" or "max".
+    """
+
+    default_name = "metric"
+    direction = "min"
+
+    def __init__(self, name: str | None = None):
+        self.name = name or self.default_name
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.total = 0.0
+        self.count = 0
+
+    def update(self, y_pred, y_true) -> None:
+        """Add one batch of predictions and targets, both arrays."""
+        total, count = self.measure(y_pred, y_true)
+        self.total += total
+        self.count += count
+
+    def measure(self, y_pred, y_true) -> tuple[float, int]:
+        raise NotImplementedError(f"{type(self).__name__}: a metric must define measure(y_pred, y_true)")
+
+    def result(self) -> float:
+        """The mean over everything since the last `reset`; 0 before the first batch, as in Keras."""
+        return self.total / self.count if self.count else 0.0
+
+    def update_state(self, y_true, y_pred) -> None:
+        """`update` in Keras's argument order, for tensors too."""
+        self.update(*(y.data if isinstance(y, Tensor) else np.asarray(y) for y in (y_pred, y_true)))
+
+    reset_state = reset
+
+    def get_config(self) -> dict:
+        """The arguments that make the same metric again."""
+        return {"name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}): {self.result():g}"
+
+
+class CategoricalAccuracy(Metric):
+    """How often the largest of the class probabilities (..., C) is that of the one-hot target (..., C)."""
+
+    default_name = "categorical_accuracy"
+    direction = "max"
+
+    def measure(self, y_pred, y_true):
+        y_true = _in_dtype_of(y_pred, y_true)
+        return kernels.count_correct(y_pred, y_true), math.prod(y_pred.shape[:-1])
+
+
+class SparseCategoricalAccuracy(Metric):
+    """How often the largest of the class probabilities (..., C) is at the label (...) or (..., 1)."""
+
+    default_name = "sparse_categorical_accuracy"
+    direction = "max"
+
+    def measure(self, y_pred, y_true):
+        rows = y_pred.shape[:-1]
+        if y_true.shape not in (rows, (*rows, 1)):
+            raise ValueError(f"{self.name}: predictions are {y_pred.shape} and labels {y_true.shape}: must be {rows}")
+        y_true = y_true.reshape(rows)
+        if y_true.dtype.kind == "f":
+            y_true = y_true.astype(np.int64)
+        return kernels.count_correct(y_pred, y_true), y_true.size
+
+
+class BinaryAccuracy(Metric):
+    """How often a probability lies on the same side of the threshold as its target, which is 0 or 1."""
+
+    default_name = "binary_accuracy"
+    direction = "max"
+
+    def __init__(self, name: str | None = None, threshold: float = 0.5):
+        super().__init__(name)
+        self.threshold = threshold
+
+    def measure(self, y_pred, y_true):
+        y_true = _in_shape_of(self.name, y_pred, y_true)
+        return int(((y_pred > self.threshold) == y_true).sum()), y_pred.size
+
+    def get_config(self):
+        return {"name": self.name, "threshold": self.threshold}
+
+
+class AutoAccuracy(Metric):
+    """What "accuracy" means: binary, sparse or categorical, as the shapes of predictions and targets tell.
+
+    One output is binary; targets with an axis less, or with a last axis of one, are labels; all else is one-hot.
+    This is Keras's rule with one addition: under a binary cross-entropy, several outputs are so many binary answers.
+    """
+
+    default_name = "accuracy"
+    direction = "max"
+
+    def __init__(self, name: str | None = None, loss=None):
+        super().__init__(name)
+        self._binary = BinaryAccuracy(self.name)
+        self._sparse = SparseCategoricalAccuracy(self.name)
+        self._categorical = CategoricalAccuracy(self.name)
+        self._binary_loss = _name_of(loss).replace("_", "").lower() in ("binarycrossentropy", "bce")
+
+    def measure(self, y_pred, y_true):
+        if self._binary_loss or y_pred.ndim == 1 or y_pred.shape[-1] == 1:
+            return self._binary.measure(y_pred, y_true)
+        if y_true.ndim < y_pred.ndim or y_true.shape[-1] == 1:
+            return self._sparse.measure(y_pred, y_true)
+        return self._categorical.measure(y_pred, y_true)
+
+
+class MeanSquaredError(Metric):
+    """The mean of (prediction - target)²."""
+
+    default_name = "mean_squared_error"
+
+    def measure(self, y_pred, y_true):
+        y_true = _in_dtype_of(y_pred, _in_shape_of(self.name, y_pred, y_true))
+        return float(kernels.mean_squared_error(y_pred, y_true)) * y_pred.size, y_pred.size
+
+
+class MeanAbsoluteError(Metric):
+    """The mean of |prediction - target|."""
+
+    default_name = "mean_absolute_error"
+
+    def measure(self, y_pred, y_true):
+        y_true = _in_dtype_of(y_pred, _in_shape_of(self.name, y_pred, y_true))
+        return float(kernels.mean_absolute_error(y_pred, y_true)) * y_pred.size, y_pred.size
+
+
+class MeanMetric(Metric):
+    """The mean of what a function(y_true, y_pred) of your own returns for each batch, weighted by the batch sizes."""
+
+    def __init__(self, function, name: str | None = None):
+        super().__init__(name or _name_of(function))
+        self.function = function
+
+    def measure(self, y_pred, y_true):
+        return float(np.mean(np.asarray(self.function(y_true, y_pred)))) * len(y_pred), len(y_pred)
+
+
+def _in_dtype_of(y_pred, y_true):
+    """The targets in the dtype of the predictions: kernels take no mixtures."""
+    return y_true if y_true.dtype == y_pred.dtype else y_true.astype(y_pred.dtype)
+
+
+def _in_shape_of(name, y_pred, y_true):
+    """The targets in the shape of the predictions, where they differ by axes of one, as (N,) and (N, 1) do."""
+    if y_true.shape == y_pred.shape:
+        return y_true
+    if [n for n in y_true.shape if n != 1] != [n for n in y_pred.shape if n != 1]:
+        raise ValueError(f"{name}: predictions are {y_pred.shape} and targets {y_true.shape}: shapes must be equal")
+    return y_true.reshape(y_pred.shape)
+
+
+def _name_of(thing) -> str:
+    """The name of a loss or function, however it was given."""
+    if isinstance(thing, str):
+        return thing
+    return getattr(thing, "name", None) or getattr(thing, "__name__", type(thing).__name__)
+
+
+_BY_NAME = {
+    "accuracy": AutoAccuracy,
+    "acc": AutoAccuracy,
+    "binary_accuracy": BinaryAccuracy,
+    "categorical_accuracy": CategoricalAccuracy,
+    "sparse_categorical_accuracy": SparseCategoricalAccuracy,
+    "mean_squared_error": MeanSquaredError,
+    "mse": MeanSquaredError,
+    "MSE": MeanSquaredError,
+    "mean_absolute_error": MeanAbsoluteError,
+    "mae": MeanAbsoluteError,
+    "MAE": MeanAbsoluteError,
+}
+_BY_CLASS_NAME = {cls.__name__: cls for cls in _BY_NAME.values()}
+
+
+def get(identifier, loss=None) -> Metric:
+    """The metric for a name, a `serialize` dict, a class, an instance or a function(y_true, y_pred).
+
+    Args:
+        identifier: A name stays the metric's name: "mse" reports as "mse".
+        loss: The model's loss, by which "accuracy" may know what to count.
+
+    Example:
+
+    >>> get("mse").name
+    'mse'
+    """
+    if isinstance(identifier, Metric):
+        return identifier
+    if inspect.isclass(identifier) and issubclass(identifier, Metric):
+        return identifier()
+    if callable(identifier):
+        return MeanMetric(identifier)
+    if isinstance(identifier, dict) and identifier.keys() == {"class_name", "config"}:
+        identifier, config = identifier["class_name"], identifier["config"]
+    else:
+        config = {"name": identifier}
+    cls = (_BY_NAME.get(identifier) or _BY_CLASS_NAME.get(identifier)) if isinstance(identifier, str) else None
+    if cls is None:
+        raise ValueError(did_you_mean("metric", identifier, _BY_NAME))
+    return cls(**config, loss=loss) if cls is AutoAccuracy else cls(**config)
+
+
+def serialize(metric: Metric) -> dict:
+    """The metric as plain data, which `get` turns back into one."""
+    name = type(metric).__name__
+    if _BY_CLASS_NAME.get(name) is not type(metric):
+        raise ValueError(f"metric {metric.name}: cannot be saved: only handloom's own metrics can")
+    return {"class_name": name, "config": metric.get_config()}
