@@ -1,0 +1,80 @@
+"""Argument checks that every contract shares, and the error texts they raise.
+
+One form: operation, what came, the rule, the way out. `ValueError` for values and shapes, `TypeError` for types and
+dtypes. The checks run before anything is computed or launched.
+"""
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def floats(op: str, **arrays) -> None:
+    """All arrays (None is skipped) are float32, or all are float64."""
+    first = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        dtype = array.dtype
+        if dtype not in FLOATS:
+            raise TypeError(f"{op}: {name} is {dtype}: must be float32 or float64, for example {name}.astype('float32')")
+        if first is None:
+            first, first_name = dtype, name
+        elif dtype != first:
+            raise TypeError(
+                f"{op}: {first_name} is {first} and {name} is {dtype}: dtypes must be the same, for example "
+                f"{name}.astype('{first}')"
+            )
+
+
+def rank(op: str, ndim: int, layout: str, **arrays) -> None:
+    """All arrays have `ndim` dimensions, which the text names, for example "(N, H, W, C)"."""
+    for name, array in arrays.items():
+        if array is not None and array.ndim != ndim:
+            raise ValueError(f"{op}: {name} is {array.shape}: must have {ndim} dimensions {layout}")
+
+
+def shape(op: str, expected: tuple, **arrays) -> None:
+    """All arrays have exactly this shape."""
+    for name, array in arrays.items():
+        if array is not None and array.shape != expected:
+            raise ValueError(f"{op}: {name} is {array.shape}: must be {expected}")
+
+
+def positive(op: str, **numbers) -> None:
+    """All numbers are integers of at least one."""
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(f"{op}: {name} must be a positive integer, got {number!r}")
+
+
+def pair(op: str, name: str, value) -> tuple[int, int]:
+    """A positive integer or two of them, as two."""
+    two = value if isinstance(value, tuple | list) else (value, value)
+    if len(two) != 2:
+        raise ValueError(f"{op}: {name} must be a positive integer or two of them, got {value!r}")
+    for number in two:
+        positive(op, **{name: number})
+    return int(two[0]), int(two[1])
+
+
+def not_empty(op: str, **arrays) -> None:
+    """No array has zero elements."""
+    for name, array in arrays.items():
+        if array is not None and array.size == 0:
+            raise ValueError(f"{op}: {name} is {array.shape}: must not be empty")
+
+
+def choice(op: str, name: str, value, options) -> None:
+    """The value is one of the options."""
+    if value not in options:
+        raise ValueError(f"{op}: {name} is {value!r}: must be one of {', '.join(map(repr, options))}")
+
+
+def wanted(op: str, needs, names: tuple) -> tuple:
+    """`needs` as a tuple of bools, one for each name; None means all."""
+    if needs is None:
+        return (True,) * len(names)
+    if len(needs) != len(names):
+        raise ValueError(f"{op}: needs has {len(needs)} entries: must have one bool for each of {', '.join(names)}")
+    return needs

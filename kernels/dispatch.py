@@ -1,0 +1,74 @@
+"""From the arrays' type to the device, and from a variant's name to its launcher.
+
+NumPy arrays mean the CPU, CuPy arrays the GPU. There is no fallback: a mixture, or a type that nobody knows, is an
+error that says so.
+"""
+
+from importlib import import_module
+
+import numpy as np
+
+
+def device_of(op: str, **arrays) -> str:
+    """ "cpu" or "cuda", from the arrays (None is skipped)."""
+    seen = {}
+    for name, array in arrays.items():
+        if array is None or type(array) is np.ndarray:
+            device = "cpu"
+        else:
+            device = _device_of_type(op, name, array)
+        if array is not None:
+            seen.setdefault(device, name)
+    if len(seen) == 2:
+        raise TypeError(
+            f"{op}: {seen['cpu']} is a NumPy array and {seen['cuda']} a CuPy array: "
+            f'move one, for example with nn.to_device({seen["cuda"]}, "cpu")'
+        )
+    return next(iter(seen))
+
+
+def _device_of_type(op: str, name: str, array) -> str:
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    if type(array).__module__.split(".")[0] == "cupy":
+        return "cuda"
+    raise TypeError(f"{op}: {name} is a {type(array).__name__}: must be a NumPy or a CuPy array, np.asarray makes one")
+
+
+class Variants:
+    """The ladder of one operation: its variants on each device, simplest first, and the default.
+
+    A variant is written "module:function", relative to the operation's folder, and imported when it is first used:
+
+        Variants("matmul", __name__, cpu={"naive": "cpu:matmul_naive", "packed": "cpu:matmul_packed"})
+
+    The last one named is the default. `variants[device]` lists the names; `launcher(device, name)` gives the function.
+    """
+
+    def __init__(self, op: str, package: str, **devices: dict[str, str]):
+        self._op, self._package, self._devices, self._found = op, package, devices, {}
+
+    def __getitem__(self, device: str) -> dict[str, str]:
+        return self._devices[device]
+
+    def __iter__(self):
+        return iter(self._devices)
+
+    def launcher(self, device: str, variant: str | None):
+        """The function behind a variant's name (None: the default)."""
+        try:
+            return self._found[device, variant]
+        except KeyError:
+            self._found[device, variant] = function = self._resolve(device, variant)
+            return function
+
+    def _resolve(self, device, variant):
+        ladder = self._devices.get(device)
+        if ladder is None:
+            raise TypeError(f"{self._op}: no kernel for {device} arrays: there are kernels for {', '.join(self._devices)}")
+        if variant is None:
+            variant = next(reversed(ladder))
+        if variant not in ladder:
+            raise ValueError(f"{self._op}: variant is {variant!r}: must be one of {', '.join(map(repr, ladder))}")
+        module, function = ladder[variant].split(":")
+        return getattr(import_module(f"{self._package}.{module}"), function)

@@ -1,0 +1,228 @@
+"""Matrix products: `matmul`, and `dense` (a product with bias and activation in the same pass).
+
+    matmul   C[m, n] = sum over k of A[m, k] B[k, n]
+    dense    Y[m, n] = f( sum over k of X[m, k] W[k, n]  +  b[n] )
+
+The text on the whole family: K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
+ACM TOMS 34 (2008).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..dispatch import Variants, device_of
+
+# Activations whose derivative follows from their own output, so that nothing else need be kept for backward.
+FUSED_ACTIVATIONS = (None, "relu", "sigmoid", "tanh")
+
+_LADDER = {
+    "naive": "cpu:gemm_naive",
+    "blocked": "cpu:gemm_blocked",
+    "packed": "cpu:gemm_packed",
+    "simd": "cpu:gemm_simd",
+    "threaded": "cpu:gemm_threaded",
+}
+VARIANTS = {
+    "matmul": Variants("matmul", __name__, cpu=_LADDER),
+    "dense": Variants("dense", __name__, cpu=_LADDER),
+}
+
+
+class MatmulSaved(NamedTuple):
+    """What `matmul_backward` needs: both operands, as they were given."""
+
+    a: np.ndarray
+    b: np.ndarray
+    transpose_a: bool
+    transpose_b: bool
+    variant: str | None
+
+
+class DenseSaved(NamedTuple):
+    """What `dense_backward` needs: the operands, the output and the activation."""
+
+    x: np.ndarray
+    w: np.ndarray
+    has_bias: bool
+    y: np.ndarray
+    activation: str | None
+    variant: str | None
+
+
+def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None):
+    """C[..., m, n] = sum over k of op(A)[..., m, k] op(B)[..., k, n], with op(A) = A or A transposed.
+
+    Parameters
+    ----------
+    a : (..., M, K) float32 | float64, any strides; (..., K, M) with transpose_a
+    b : (..., K, N), dtype as a; (..., N, K) with transpose_b
+    out : (..., M, N), C-contiguous, dtype as a; may not overlap a or b
+    variant : a name in VARIANTS["matmul"]["cpu"]: naive, blocked, packed, simd, threaded (the default)
+
+    Leading dimensions are batches and broadcast as NumPy's do. Workspace: copies of the operands, packed into panels,
+    one K block at a time; operands with strides that neither orientation explains are copied first.
+
+    Returns
+    -------
+    c : (..., M, N), dtype as a. K = 0 gives zeros.
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, an unknown variant.  TypeError : dtypes other than float32, float64, or mixed.
+
+    Saved for backward: a and b.  Gradients: dA = dC op(B)ᵀ, dB = op(A)ᵀ dC, summed over broadcast dimensions.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.matmul(np.ones((2, 3)), np.ones((3, 1)))
+    array([[3.],
+           [3.]])
+    """
+    launcher = VARIANTS["matmul"].launcher(device_of("matmul", a=a, b=b, out=out), variant)
+    batch, m, n, k = _matmul_shape(a, b, transpose_a, transpose_b)
+    c = _output("matmul", out, (*batch, m, n), a.dtype)
+    if a.ndim == 2 and b.ndim == 2:
+        launcher(a.T if transpose_a else a, b.T if transpose_b else b, c)
+        return c
+    a = np.broadcast_to(a.swapaxes(-1, -2) if transpose_a else a, (*batch, m, k))
+    b = np.broadcast_to(b.swapaxes(-1, -2) if transpose_b else b, (*batch, k, n))
+    for index in np.ndindex(batch):
+        launcher(a[index], b[index], c[index])
+    return c
+
+
+def matmul_forward(a, b, *, transpose_a=False, transpose_b=False, variant=None):
+    """`matmul`, and what its backward needs."""
+    c = matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, variant=variant)
+    return c, MatmulSaved(a, b, transpose_a, transpose_b, variant)
+
+
+def matmul_backward(dc, saved, needs=None):
+    """(dA, dB) from dC (..., M, N); None where `needs`, two bools, says so."""
+    a, b, transpose_a, transpose_b, variant = saved
+    need_a, need_b = checks.wanted("matmul_backward", needs, ("a", "b"))
+    batch, m, n, _ = _matmul_shape(a, b, transpose_a, transpose_b)
+    checks.shape("matmul_backward", (*batch, m, n), dc=dc)
+    da = db = None
+    if need_a:  # op(A) = A: dC op(B)ᵀ; op(A) = Aᵀ: op(B) dCᵀ
+        if transpose_a:
+            da = matmul(b, dc, transpose_a=transpose_b, transpose_b=True, variant=variant)
+        else:
+            da = matmul(dc, b, transpose_b=not transpose_b, variant=variant)
+        da = _sum_to(da, a.shape)
+    if need_b:
+        if transpose_b:
+            db = matmul(dc, a, transpose_a=True, transpose_b=transpose_a, variant=variant)
+        else:
+            db = matmul(a, dc, transpose_a=not transpose_a, variant=variant)
+        db = _sum_to(db, b.shape)
+    return da, db
+
+
+def dense(x, w, b=None, *, activation=None, out=None, variant=None):
+    """Y[..., n] = f( sum over k of X[..., k] W[k, n]  +  b[n] ), bias and f applied while the tile is in registers.
+
+    Parameters
+    ----------
+    x : (..., K) float32 | float64, at least 2-D
+    w : (K, N), dtype as x
+    b : (N,), dtype as x, or None
+    activation : None, "relu", "sigmoid" or "tanh"
+    out : (..., N), C-contiguous, dtype as x; may not overlap the inputs
+    variant : as in `matmul`
+
+    Returns y : (..., N).  Raises as `matmul`.  Saved for backward: x, w and y.  Gradients, with dZ = dY f'(Z):
+    dX = dZ Wᵀ, dW = Xᵀ dZ, db = the sum of dZ's rows.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.dense(np.ones((1, 2)), np.array([[1.0, -1.0], [1.0, -1.0]]), activation="relu")
+    array([[2., 0.]])
+    """
+    launcher = VARIANTS["dense"].launcher(device_of("dense", x=x, w=w, b=b, out=out), variant)
+    _check_dense(x, w, b, activation)
+    y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x.dtype)
+    rows = x if x.ndim == 2 else x.reshape(-1, w.shape[0])
+    launcher(rows, w, y if y.ndim == 2 else y.reshape(-1, w.shape[1]), b, activation)
+    return y
+
+
+def dense_forward(x, w, b=None, *, activation=None, variant=None):
+    """`dense`, and what its backward needs."""
+    y = dense(x, w, b, activation=activation, variant=variant)
+    return y, DenseSaved(x, w, b is not None, y, activation, variant)
+
+
+def dense_backward(dy, saved, needs=None):
+    """(dX, dW, db) from dY (..., N); None where `needs`, three bools, says so, and db where there was no bias."""
+    x, w, has_bias, y, activation, variant = saved
+    need_x, need_w, need_b = checks.wanted("dense_backward", needs, ("x", "w", "b"))
+    checks.floats("dense_backward", x=x, dy=dy)
+    checks.shape("dense_backward", y.shape, dy=dy)
+    from . import cpu
+
+    k, n = w.shape
+    rows = dy.reshape(-1, n)
+    if activation is not None or (need_b and has_bias):
+        rows, db = cpu.dense_epilogue_backward(rows, y.reshape(-1, n), activation)
+    launcher = VARIANTS["dense"].launcher("cpu", variant)
+    dx = dw = None
+    if need_x:
+        dx = np.empty(x.shape, x.dtype)
+        launcher(rows, w.T, dx.reshape(-1, k))
+    if need_w:
+        dw = np.empty(w.shape, w.dtype)
+        launcher(x.reshape(-1, k).T, rows, dw)
+    return dx, dw, db if need_b and has_bias else None
+
+
+def _matmul_shape(a, b, transpose_a, transpose_b):
+    """Check the operands; the batch shape, M, N and K."""
+    checks.floats("matmul", a=a, b=b)
+    if a.ndim < 2 or b.ndim < 2:
+        raise ValueError(f"matmul: a is {a.shape} and b is {b.shape}: must have at least 2 dimensions (..., M, K), (..., K, N)")
+    m, k = a.shape[:-3:-1] if transpose_a else a.shape[-2:]
+    rows, n = b.shape[:-3:-1] if transpose_b else b.shape[-2:]
+    if k != rows:
+        i, j = 0 if transpose_a else 1, 1 if transpose_b else 0
+        raise ValueError(
+            f"matmul: a is {a.shape} and b is {b.shape}: a.shape[{i - 2}] must equal b.shape[{j - 2}] ({k} != {rows})"
+        )
+    if a.ndim == 2 and b.ndim == 2:
+        return (), m, n, k
+    try:
+        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n, k
+    except ValueError:
+        raise ValueError(
+            f"matmul: a is {a.shape} and b is {b.shape}: the batch dimensions {a.shape[:-2]} and {b.shape[:-2]} must broadcast"
+        ) from None
+
+
+def _check_dense(x, w, b, activation):
+    checks.floats("dense", x=x, w=w, b=b)
+    checks.rank("dense", 2, "(K, N)", w=w)
+    if x.ndim < 2 or x.shape[-1] != w.shape[0]:
+        raise ValueError(f"dense: x is {x.shape} and w is {w.shape}: x must be (..., {w.shape[0]}), at least 2-D")
+    if b is not None and b.shape != (w.shape[1],):
+        raise ValueError(f"dense: b is {b.shape} and w is {w.shape}: b must be ({w.shape[1]},)")
+    checks.choice("dense", "activation", activation, FUSED_ACTIVATIONS)
+
+
+def _output(op, out, shape, dtype):
+    if out is None:
+        return np.empty(shape, dtype)
+    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+        raise ValueError(f"{op}: out is {out.shape} {out.dtype}: must be a C-contiguous {shape} array of {dtype}")
+    return out
+
+
+def _sum_to(gradient, shape):
+    """Sum over the batch dimensions that were broadcast."""
+    if gradient.shape == shape:
+        return gradient
+    extra = gradient.ndim - len(shape)
+    gradient = gradient.sum(axis=tuple(range(extra)))
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
+    return gradient.sum(axis=axes, keepdims=True)

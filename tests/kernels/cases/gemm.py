@@ -1,0 +1,55 @@
+"""Cases for matmul and dense."""
+
+from harness import Case
+
+
+def pair(a_shape, b_shape):
+    return lambda rng, dtype: {
+        "a": rng.uniform(-1, 1, a_shape).astype(dtype),
+        "b": rng.uniform(-1, 1, b_shape).astype(dtype),
+    }
+
+
+def layer(x_shape, w_shape, bias=True):
+    return lambda rng, dtype: {
+        "x": rng.uniform(-1, 1, x_shape).astype(dtype),
+        "w": rng.uniform(-1, 1, w_shape).astype(dtype),
+        "b": rng.uniform(-1, 1, w_shape[1:]).astype(dtype) if bias else None,
+    }
+
+
+def product(id, a_shape, b_shape, length, **options):
+    return Case("matmul", id, pair(a_shape, b_shape), options, wrt=("a", "b"), length=length)
+
+
+def dense(id, x_shape, w_shape, activation=None, bias=True):
+    length = max(w_shape[0], w_shape[1], x_shape[0])
+    return Case(
+        "dense", id, layer(x_shape, w_shape, bias), {"activation": activation}, wrt=("x", "w", "b"), length=length
+    )
+
+
+CASES = [
+    # Shapes that straddle the register tile (14 x 32 or 6 x 16) and the K block.
+    *(
+        product(f"{m}x{n}x{k}", (m, k), (k, n), max(m, n, k))
+        for m, n, k in [(1, 1, 1), (13, 31, 5), (14, 32, 8), (15, 33, 9), (31, 67, 17), (1, 100, 3), (100, 1, 70)]
+    ),
+    product("deep", (17, 1100), (1100, 35), 1100),
+    product("large", (150, 90), (90, 200), 200),
+    product("empty-sum", (3, 0), (0, 4), 1),
+    product("empty-rows", (0, 3), (3, 4), 4),
+    product("transposed-a", (9, 45), (9, 33), 45, transpose_a=True),
+    product("transposed-b", (29, 40), (50, 40), 50, transpose_b=True),
+    product("transposed-both", (40, 29), (50, 40), 50, transpose_a=True, transpose_b=True),
+    product("batch", (3, 5, 7), (3, 7, 9), 9),
+    product("batch-broadcast", (2, 1, 5, 7), (3, 7, 9), 40),
+    product("batch-transposed", (3, 7, 5), (3, 9, 7), 9, transpose_a=True, transpose_b=True),
+    dense("program-1", (32, 100), (100, 64), "relu"),
+    dense("ten-classes", (32, 64), (64, 10)),
+    dense("no-bias", (5, 40), (40, 33), "tanh", bias=False),
+    dense("sigmoid", (29, 17), (17, 45), "sigmoid"),
+    dense("one-row", (1, 70), (70, 40), "relu"),
+    dense("sequence", (3, 8, 20), (20, 10), "tanh"),
+    dense("deep", (9, 1100), (1100, 35), "relu"),
+]
