@@ -22,6 +22,7 @@ __all__ = [
     "MeanSquaredError",
     "Metric",
     "SparseCategoricalAccuracy",
+    "direction",
     "get",
     "serialize",
 ]
@@ -242,6 +243,12 @@ def get(identifier, loss=None) -> Metric:
     if cls is None:
         raise ValueError(did_you_mean("metric", identifier, _BY_NAME))
     return cls(**config, loss=loss) if cls is AutoAccuracy else cls(**config)
+
+
+def direction(name: str) -> str | None:
+    """Which way is better for the metric of that name, "min" or "max"; None where the name is not known."""
+    cls = _BY_NAME.get(name)
+    return cls and cls.direction
 
 
 def serialize(metric: Metric) -> dict:
