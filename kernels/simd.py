@@ -48,6 +48,8 @@ def _features() -> set[str]:
 FEATURES = _features()
 VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx" in FEATURES else 16
 HAS_FMA = bool(FEATURES & {"fma", "avx512f", "neon", "fp-armv8"})
+# AVX-512 masks a load at no cost: kernels need no second loop for the last, partial column of vectors.
+FREE_MASKS = "avx512f" in FEATURES
 
 # The register tile of a matrix product: ROWS x COLUMNS accumulators, plus COLUMNS vectors of B and one of A, fill the
 # register file (32 registers with AVX-512 and NEON, 16 with AVX2 and SSE).
@@ -243,6 +245,81 @@ def vstore_part(typingctx, array, index, value, count):
     return types.void(array, types.intp, value, types.intp), codegen
 
 
+def _convert(builder, value, source, target):
+    """Lanes of another width: integers are cut or extended (with zeros where unsigned), floats rounded or widened."""
+    if source.bitwidth == target.bitwidth:
+        return value
+    vec = ir.VectorType(_lane_type(target), value.type.count)
+    if isinstance(source, types.Float):
+        return (builder.fpext if target.bitwidth > source.bitwidth else builder.fptrunc)(value, vec)
+    if target.bitwidth < source.bitwidth:
+        return builder.trunc(value, vec)
+    return (builder.sext if source.signed else builder.zext)(value, vec)
+
+
+def _lane_type(dtype):
+    if isinstance(dtype, types.Float):
+        return ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+    return ir.IntType(dtype.bitwidth)
+
+
+def _as_lanes_of(like, dtype):
+    """The vector with as many lanes as `like` that holds numbers of `dtype`: its integers, or its floats."""
+    return Vec(_integer_of(like.dtype) if isinstance(dtype, types.Integer) else like.dtype)
+
+
+@intrinsic
+def vload_as(typingctx, like, array, index):
+    """As many numbers of the array as `like` has lanes, widened to lanes of that width (uint8 offsets, for example)."""
+    vec = _as_lanes_of(like, array.dtype)
+
+    def codegen(context, builder, sig, args):
+        narrow = ir.VectorType(_lane_type(array.dtype), vec.lanes)
+        loaded = _load(builder, _address(context, builder, array, *args[1:]), narrow)
+        return _convert(builder, loaded, array.dtype, vec.dtype)
+
+    return vec(like, array, types.intp), codegen
+
+
+@intrinsic
+def vload_as_part(typingctx, like, array, index, count):
+    """The first `count` lanes of `vload_as`, the others zero; memory beyond is not touched."""
+    vec = _as_lanes_of(like, array.dtype)
+
+    def codegen(context, builder, sig, args):
+        narrow = ir.VectorType(_lane_type(array.dtype), vec.lanes)
+        pointer = _address(context, builder, array, *args[1:3])
+        loaded = _masked_load(builder, pointer, narrow, _first_lanes(builder, args[3], vec.lanes))
+        return _convert(builder, loaded, array.dtype, vec.dtype)
+
+    return vec(like, array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def vstore_as(typingctx, array, index, value):
+    """Every lane, converted to the array's dtype: integers are cut to its width, floats rounded."""
+
+    def codegen(context, builder, sig, args):
+        converted = _convert(builder, args[2], value.dtype, array.dtype)
+        _store(builder, converted, _address(context, builder, array, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def vstore_as_part(typingctx, array, index, value, count):
+    """The first `count` lanes of `vstore_as`; memory beyond is not touched."""
+
+    def codegen(context, builder, sig, args):
+        converted = _convert(builder, args[2], value.dtype, array.dtype)
+        mask = _first_lanes(builder, args[3], value.lanes)
+        _masked_store(builder, converted, _address(context, builder, array, *args[:2]), mask)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value, types.intp), codegen
+
+
 @intrinsic
 def vsplat(typingctx, array, index):
     """Every lane is array[index]."""
@@ -354,6 +431,13 @@ class _JoinMasks(AbstractTemplate):
         return signature(args[0], *args) if all(isinstance(arg, Mask) for arg in args) else None
 
 
+@infer_global(operator.invert)
+class _InvertMask(AbstractTemplate):
+    def generic(self, args, kws):
+        return signature(args[0], args[0]) if isinstance(args[0], Mask) else None
+
+
+lower_builtin(operator.invert, Mask)(lambda context, builder, sig, args: builder.not_(args[0]))
 lower_builtin(operator.and_, Mask, Mask)(lambda context, builder, sig, args: builder.and_(*args))
 lower_builtin(operator.or_, Mask, Mask)(lambda context, builder, sig, args: builder.or_(*args))
 
@@ -466,6 +550,54 @@ def float_to_bits(typingctx, x):
         return builder.bitcast(args[0], context.get_value_type(vec))
 
     return vec(x), codegen
+
+
+def _pairing(lanes_of_pair, text):
+    """A vector picked from the lanes of two, which count on: 0 to n - 1 in the first, n to 2n - 1 in the second."""
+
+    def declare(typingctx, a, b):
+        def codegen(context, builder, sig, args):
+            picked = ir.Constant(ir.VectorType(_I32, a.lanes), lanes_of_pair(a.lanes))
+            return builder.shuffle_vector(*args, picked)
+
+        return a(a, b), codegen
+
+    declare.__doc__ = text
+    return intrinsic(declare)
+
+
+zip_low = _pairing(lambda n: [i // 2 + i % 2 * n for i in range(n)], "a0 b0 a1 b1 ...: the lower halves in turn.")
+zip_high = _pairing(lambda n: [(n + i) // 2 + i % 2 * n for i in range(n)], "The upper halves of a and b in turn.")
+even_lanes = _pairing(lambda n: list(range(0, 2 * n, 2)), "a0 a2 ... b0 b2 ...: the lanes with even numbers.")
+odd_lanes = _pairing(lambda n: list(range(1, 2 * n, 2)), "a1 a3 ... b1 b3 ...: the lanes with odd numbers.")
+
+
+@intrinsic
+def lane_numbers(typingctx, like):
+    """0, 1, 2 ... as integers of the width of `like`, an array or a vector."""
+    vec = Vec(_integer_of(like.dtype))
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(context.get_value_type(vec), list(range(vec.lanes)))
+
+    return vec(like), codegen
+
+
+def polynomial(*coefficients):
+    """A function of a vector x: coefficients[0] + coefficients[1] x + coefficients[2] x^2 ..., by Horner's rule."""
+
+    def declare(typingctx, x):
+        def codegen(context, builder, sig, args):
+            element = context.get_value_type(x.dtype)
+            *rest, value = (_splat(builder, ir.Constant(element, c), x.lanes) for c in coefficients)
+            for constant in reversed(rest):
+                value = _fma(builder, value, args[0], constant)
+            return value
+
+        return x(x), codegen
+
+    declare.__doc__ = "The polynomial, lane by lane."
+    return intrinsic(declare)
 
 
 def _reduction(combine, text):
