@@ -1,0 +1,364 @@
+"""`Layer`: what all layers and models share, namely their name, dtype, parameters, sub-layers and modes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+
+from .. import initializers
+from ..device import check_device
+from ..functions import cast
+from ..tensor import Parameter, Tensor
+from ..utils import did_you_mean, get_seed, next_stream
+from .arguments import as_dtype, as_positive_int, as_shape
+from .input import Input
+
+_names_given = Counter()
+
+
+def snake_case(class_name):
+    """`MaxPooling2D` -> `max_pooling2d`, as Keras writes it."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", class_name).lower()
+
+
+def _automatic_name(class_name):
+    name = snake_case(class_name)
+    number = _names_given[name]
+    _names_given[name] += 1
+    return f"{name}_{number}" if number else name
+
+
+class Layer:
+    """A function of tensors with parameters of its own.
+
+    A subclass defines `call(self, x)`, any Python it likes, and makes sub-layers in `__init__`; parameters whose shape
+    depends on the input are made in `build(self, input_shape)` with `add_weight`, which runs before the first call.
+    Everything stored in an attribute (or a list, tuple or dict there) is found, in the order of definition.
+
+    Args:
+        name: by default the class's name in snake case, numbered as Keras numbers it.
+        dtype: "float32" (default) or "float64"; inputs are cast to it.
+        trainable: whether optimizers may change the parameters; may be set later.
+        device: "cpu".
+        input_shape: shape of one input without the batch axis, None for any length; lets `Sequential` build at once.
+        input_dim: short for `input_shape=(input_dim,)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from handloom import nn
+    >>> class Block(nn.Layer):
+    ...     def __init__(self, units):
+    ...         super().__init__()
+    ...         self.dense = nn.Dense(units, activation="relu")
+    ...     def call(self, x):
+    ...         return x + self.dense(x)
+    >>> Block(4)(np.zeros((2, 4))).shape
+    (2, 4)
+    """
+
+    autocast = True
+    built = False
+    dtype = None
+    output_shape = None  # as of the build or the first call
+    _training = False
+    _trainable = True
+    _takes_training = False
+
+    def __new__(cls, *arguments, **options):
+        layer = super().__new__(cls)
+        layer._arguments = (arguments, options)  # for get_config of a class that does not define its own
+        return layer
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "build" in cls.__dict__:
+            cls.build = _marking_built(cls.build)
+        if "call" in cls.__dict__:
+            cls._takes_training = "training" in inspect.signature(cls.call).parameters
+
+    def __init__(self, *, name=None, dtype=None, trainable=True, device="cpu", **shape):
+        kind = type(self).__name__
+        unknown = [argument for argument in shape if argument not in ("input_shape", "input_dim")]
+        if unknown:
+            options = [argument for argument in inspect.signature(type(self)).parameters if argument != "options"]
+            raise TypeError(did_you_mean(f"{kind}: argument", unknown[0], [*options, *_COMMON]))
+        self.name = _automatic_name(kind) if name is None else str(name)
+        self.dtype = as_dtype(kind, dtype)
+        self.device = check_device(kind, device)
+        self.declared_shape = None
+        if shape.get("input_shape") is not None:
+            self.declared_shape = (None, *as_shape(kind, "input_shape", shape["input_shape"]))
+        elif shape.get("input_dim") is not None:
+            self.declared_shape = (None, as_positive_int(kind, "input_dim", shape["input_dim"]))
+        self._own_weights = []
+        self._trainable = bool(trainable)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} name={self.name}>"
+
+    # Calling and building.
+
+    def call(self, x):
+        raise NotImplementedError(f"{type(self).__name__}: define call(self, x): it computes the layer's output")
+
+    def __call__(self, x, *args, training=None, **options):
+        if training is not None and training != self._training:
+            with self._in_mode(training):
+                return self(x, *args, **options)
+        if type(x) is not Tensor or x.data.dtype != self.dtype:
+            x = self._as_input(x)
+        if args:
+            args = [None if arg is None else self._as_input(arg) for arg in args]
+        if self._takes_training:
+            options["training"] = self._training
+        try:
+            if self.built:
+                return self.call(x, *args, **options)
+            self._build_for(_shape_of(x))
+            y = self.call(x, *args, **options)
+            self.output_shape = _shape_of(y)
+            return y
+        except (ValueError, TypeError) as error:
+            if not getattr(error, "__notes__", None):  # the innermost layer speaks
+                error.add_note(f"in layer {self.name!r} ({type(self).__name__}), called on shape {_shape_of(x)}")
+            raise
+
+    def _as_input(self, x):
+        """`x` as a tensor of the layer's dtype; each of them where `x` is a tuple or list of tensors and arrays."""
+        if self.dtype is None:
+            raise ValueError(f"{type(self).__name__}: __init__ must begin with super().__init__()")
+        if isinstance(x, (tuple, list)) and x and all(isinstance(part, (Tensor, np.ndarray)) for part in x):
+            return tuple(self._as_input(part) for part in x)
+        if isinstance(x, (Layer, Input)):
+            raise TypeError(
+                f"{type(self).__name__}: called on {x!r}: layers take arrays and tensors; chain layers with "
+                "Sequential, or write a Model whose call(self, x) calls them"
+            )
+        if not isinstance(x, Tensor):
+            x = Tensor(x)
+        return cast(x, self.dtype) if self.autocast and x.data.dtype != self.dtype else x
+
+    def build(self, input_shape):
+        """Makes the parameters for inputs of this shape (with the batch axis first, None for any length)."""
+        self.built = True
+
+    def _build_for(self, input_shape):
+        """`build`, once; sub-layers made in it take over the modes that were set before."""
+        if not self.built:
+            self.build(input_shape)
+            self.built = True
+            if self._training:
+                self.training = True
+            if not self._trainable:
+                self.trainable = False
+
+    def compute_output_shape(self, input_shape):
+        """The output's shape for this input shape, None for any length: lets a model be built before its first call."""
+        raise NotImplementedError(f"{type(self).__name__}: define compute_output_shape(self, input_shape)")
+
+    def add_weight(self, shape=None, initializer=None, dtype=None, trainable=True, name=None):
+        """A new parameter of this layer, drawn from the initializer (Glorot's uniform, zeros for one axis or none)."""
+        shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+        if initializer is None:
+            initializer = "glorot_uniform" if len(shape) > 1 else "zeros"
+        values = initializers.get(initializer)(shape, dtype or self.dtype, seed=get_seed(), stream=next_stream())
+        weight = Parameter(values, name or f"weight_{len(self._own_weights)}", trainable)
+        weight.requires_grad = trainable and self._trainable
+        self._own_weights.append(weight)
+        return weight
+
+    # Parameters and sub-layers.
+
+    def _children(self):
+        """(label, parameter or layer) for everything the attributes hold, in the order of definition."""
+        for attribute, value in vars(self).items():
+            if attribute != "_arguments":
+                yield from _found_in(attribute, value)
+
+    def named_weights(self):
+        """(unique name, parameter) for every parameter: the layer's own, then those of its sub-layers.
+
+        The names are paths such as `encoder/dense/kernel`. They depend on how the layer is put together and not on
+        how many others there are, so that weights saved in one process fit the same model in another.
+        """
+        found, seen, taken = [], set(), Counter()
+        self._collect("", found, seen, taken)
+        return found
+
+    def _collect(self, prefix, found, seen, taken):
+        seen.add(id(self))
+        children = list(self._children())
+        for label, child in children:
+            if isinstance(child, Parameter) and id(child) not in seen:
+                seen.add(id(child))
+                path = prefix + (child.name or label)
+                taken[path] += 1
+                found.append((path if taken[path] == 1 else f"{path}_{taken[path] - 1}", child))
+        for label, child in children:
+            if isinstance(child, Layer) and id(child) not in seen:
+                child._collect(f"{prefix}{label}/", found, seen, taken)
+
+    def sublayers(self):
+        """The layers directly inside this one, in the order of definition."""
+        return list({id(child): child for _, child in self._children() if isinstance(child, Layer)}.values())
+
+    def all_layers(self):
+        """This layer and all layers below it, each once."""
+        found, waiting = {}, [self]
+        while waiting:
+            layer = waiting.pop()
+            if id(layer) not in found:
+                found[id(layer)] = layer
+                waiting.extend(reversed(layer.sublayers()))
+        return list(found.values())
+
+    @property
+    def weights(self):
+        return [weight for _, weight in self.named_weights()]
+
+    variables = weights
+
+    @property
+    def trainable_weights(self):
+        return [weight for weight in self.weights if weight.requires_grad]
+
+    trainable_variables = trainable_weights
+
+    @property
+    def non_trainable_weights(self):
+        return [weight for weight in self.weights if not weight.requires_grad]
+
+    def get_weights(self):
+        """Copies of all parameters as NumPy arrays, in the order of `weights`."""
+        return [np.array(weight.data) for weight in self.weights]
+
+    def set_weights(self, weights):
+        """Copies arrays, as `get_weights` returns them, into the parameters."""
+        named = self.named_weights()
+        if len(weights) != len(named):
+            raise ValueError(
+                f"set_weights: got {len(weights)} arrays and {self.name!r} has {len(named)} parameters"
+                + ("" if self.built else " because it is not built yet: call it once, or give input_shape")
+            )
+        for (name, weight), value in zip(named, weights):
+            if np.shape(value) != weight.shape:
+                raise ValueError(f"set_weights: {name} is {weight.shape} and its array {np.shape(value)}")
+        for (_, weight), value in zip(named, weights):
+            weight.assign(value)
+
+    def count_params(self):
+        """The number of values in all parameters."""
+        if not all(layer.built for layer in self.all_layers()):
+            raise ValueError(
+                f"count_params: {self.name!r} is not built yet: call it once, or give its first layer an input_shape"
+            )
+        return sum(weight.size for weight in self.weights)
+
+    def zero_grad(self):
+        for weight in self.weights:
+            weight.grad = None
+
+    # Modes.
+
+    @property
+    def training(self):
+        """Whether dropout and its like are on; setting it reaches all sub-layers. `fit` switches it on and off."""
+        return self._training
+
+    @training.setter
+    def training(self, value):
+        for layer in self.all_layers():
+            layer._training = bool(value)
+
+    @contextmanager
+    def _in_mode(self, training):
+        before = [(layer, layer._training) for layer in self.all_layers()]
+        self.training = training
+        try:
+            yield
+        finally:
+            self.training = before[0][1]  # reaches layers that were built meanwhile
+            for layer, mode in before:
+                layer._training = mode
+
+    @property
+    def trainable(self):
+        """Whether optimizers may change the parameters; setting it reaches all sub-layers."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        for layer in self.all_layers():
+            layer._trainable = bool(value)
+            for _, child in layer._children():
+                if isinstance(child, Parameter):
+                    child.requires_grad = child.trainable and layer._trainable
+
+    def to(self, device):
+        """Moves the parameters; "cpu" is the one device for now."""
+        device = check_device(f"{type(self).__name__}.to", device)
+        for layer in self.all_layers():
+            layer.device = device
+        return self
+
+    # Configuration.
+
+    def get_config(self):
+        """The arguments that make the same layer again, without its weights.
+
+        A subclass adds its own. One that does not define `get_config` is made again from what it was first made with.
+        """
+        config = {"name": self.name, "trainable": self._trainable, "dtype": str(self.dtype)}
+        if type(self).get_config is not Layer.get_config:
+            return config
+        signature = inspect.signature(type(self))
+        arguments, options = self._arguments
+        given = signature.bind(*arguments, **options).arguments
+        rest = [name for name, kind in signature.parameters.items() if kind.kind is kind.VAR_KEYWORD]
+        for name in rest:
+            given.update(given.pop(name, {}))
+        accepted = config if rest else signature.parameters
+        return {**{name: value for name, value in config.items() if name in accepted}, **given}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+_COMMON = [name for name in inspect.signature(Layer.__init__).parameters if name not in ("self", "shape")]
+_COMMON += ["input_shape", "input_dim"]
+
+
+def _marking_built(build):
+    """A layer that someone builds by hand is not built a second time on its first call."""
+
+    @functools.wraps(build)
+    def marked(self, input_shape):
+        build(self, input_shape)
+        self.built = True
+
+    return marked
+
+
+def _found_in(label, value):
+    if isinstance(value, (Layer, Parameter)):
+        yield label, value
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _found_in(f"{label}/{index}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _found_in(f"{label}/{key}", item)
+
+
+def _shape_of(x):
+    """(None, ...) for a tensor, whose batch may have any size; a tuple of those for several."""
+    if isinstance(x, (tuple, list)):
+        return tuple(_shape_of(part) for part in x)
+    return (None, *x.shape[1:]) if isinstance(x, Tensor) else None

@@ -1,0 +1,31 @@
+"""`Input`: the shape that a `Sequential` model starts from."""
+
+from __future__ import annotations
+
+from .arguments import as_dtype, as_shape
+
+
+class Input:
+    """The shape of one input, as the first entry of a `Sequential` model. No layer: it has no weights and no output.
+
+    Args:
+        shape: without the batch axis; None for any length.
+        dtype: of the inputs; the layers' own by default.
+        name: for the reader.
+
+    Example:
+
+    >>> from handloom import nn
+    >>> nn.Sequential([nn.Input((4,)), nn.Dense(2)]).count_params()
+    10
+    """
+
+    __slots__ = ("shape", "dtype", "name")
+
+    def __init__(self, shape, dtype=None, name=None):
+        self.shape = (None, *as_shape("Input", "shape", shape))
+        self.dtype = as_dtype("Input", dtype)
+        self.name = name or "input"
+
+    def __repr__(self):
+        return f"<Input shape={self.shape}>"

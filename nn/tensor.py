@@ -1,0 +1,324 @@
+"""Tensors and the tape: `y.backward()` walks back from `y` over the operations that made it.
+
+There is no global tape. A tensor that an operation made points at a `Node`, the node points at the operation's
+inputs, and nothing points forward:
+
+    x ── Node(dense) ── h ── Node(softmax) ── y        y._node.inputs == (h,), h._node.inputs == (x, w, b)
+
+So a graph lives as long as the tensor at its end, never contains a reference cycle, and belongs to whichever thread
+holds it. `backward()` takes it apart as it goes: each node drops what it saved as soon as its gradients are known.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ContextDecorator
+
+import numpy as np
+
+
+class _Mode(threading.local):
+    recording = True
+
+
+_mode = _Mode()
+
+
+class no_grad(ContextDecorator):
+    """Inside, operations record nothing: `with no_grad(): ...`, or `@no_grad()`; for this thread alone.
+
+    >>> from handloom.nn import Tensor, no_grad
+    >>> w = Tensor([1.0, 2.0], requires_grad=True)
+    >>> with no_grad():
+    ...     (w * 3).requires_grad
+    False
+    """
+
+    def __init__(self):
+        self._before = []
+
+    def __enter__(self):
+        self._before.append(_mode.recording)
+        _mode.recording = False
+        return self
+
+    def __exit__(self, *error):
+        _mode.recording = self._before.pop()
+        return False
+
+
+class Node:
+    """One recorded operation: how to go back through it, and from which tensors it came."""
+
+    __slots__ = ("backward", "saved", "inputs", "needs", "grad")
+
+    def __init__(self, backward, saved, inputs, needs, grad=None):
+        self.backward = backward  # (grad, saved, needs) -> one gradient, or None, for each input
+        self.saved = saved
+        self.inputs = inputs
+        self.needs = needs
+        self.grad = grad  # what has arrived from above; a list where the operation has several outputs
+
+    def receive(self, grad, index):
+        if index is None:
+            self.grad = grad if self.grad is None else added(self.grad, grad)
+        else:
+            self.grad[index] = grad if self.grad[index] is None else added(self.grad[index], grad)
+
+
+def added(a, b):
+    """`a + b` in a new array: gradients may be shared between tensors and are never added to in place."""
+    return (a + b)[...]  # [...] because NumPy turns a sum of 0-d arrays into a scalar
+
+
+class Tensor:
+    """An array that remembers how it was made.
+
+    `data` is the array itself (NumPy on the CPU), `grad` the array that `backward()` left here (None before), and
+    gradients add up until `zero_grad()`. Arithmetic (`+ - * / ** @`), `sum`, `mean`, `reshape`, `transpose` and
+    slices work as on arrays and are differentiable.
+
+    >>> from handloom.nn import Tensor
+    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    array([2., 4., 6.])
+    """
+
+    __slots__ = ("data", "grad", "requires_grad", "logits", "_node", "_index", "__weakref__")
+    __array_ufunc__ = None  # array + tensor asks the tensor, instead of looping over it
+
+    def __init__(self, data, requires_grad=False):
+        if isinstance(data, Tensor):
+            data = data.data
+        elif not hasattr(data, "strides"):  # a number, a list: anything that is no array yet
+            data = np.asarray(data)
+        self.data = data if data.ndim else data[...]  # [...] makes a NumPy scalar a 0-d array
+        self.grad = None
+        self.requires_grad = requires_grad
+        self.logits = None  # of a softmax or sigmoid: (its name, the tensor it was made from)
+        self._node = None
+        self._index = None
+
+    @property
+    def shape(self):
+        return self.data.shape
+
+    @property
+    def dtype(self):
+        return self.data.dtype
+
+    @property
+    def ndim(self):
+        return self.data.ndim
+
+    @property
+    def size(self):
+        return self.data.size
+
+    @property
+    def T(self):
+        return functions.transpose(self)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __iter__(self):
+        return (self[row] for row in range(len(self.data)))
+
+    def __repr__(self):
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"{type(self).__name__}({np.array2string(self.data, separator=', ')}, dtype={self.data.dtype}{grad})"
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __float__(self):
+        return float(self.data)
+
+    def __bool__(self):
+        return bool(self.data)
+
+    def numpy(self):
+        """The data as a NumPy array; not a copy where it already is one."""
+        return np.asarray(self.data)
+
+    def item(self):
+        """The one value of a tensor of size 1, as a Python number."""
+        return self.data.item()
+
+    def detach(self):
+        """The same data, cut off from the graph."""
+        return Tensor(self.data)
+
+    def zero_grad(self):
+        self.grad = None
+
+    def backward(self, grad=None):
+        """Adds d(self)/d(leaf) to `leaf.grad` for every leaf that requires it, and frees the graph.
+
+        `grad` is the gradient of whatever follows with respect to this tensor; a scalar needs none.
+        """
+        if not self.requires_grad:
+            raise ValueError(
+                "backward: this tensor was made from nothing that requires a gradient: create inputs with "
+                "requires_grad=True, and leave no_grad() first"
+            )
+        if grad is None:
+            if self.data.size != 1:
+                raise ValueError(
+                    f"backward: the tensor has shape {self.shape}: only a scalar starts by itself, reduce it "
+                    "(for example .sum() or .mean()) or pass grad="
+                )
+            grad = np.ones_like(self.data)
+        else:
+            grad = grad.data if isinstance(grad, Tensor) else np.asarray(grad, self.data.dtype)
+            if grad.shape != self.shape:
+                raise ValueError(f"backward: grad is {grad.shape} and the tensor {self.shape}: they must be equal")
+        if self._node is None:
+            self.grad = grad if self.grad is None else added(self.grad, grad)
+        else:
+            _walk(self._node, self._index, grad)
+
+    # Arithmetic: the pairs of forward and backward are in functions.py.
+
+    def __add__(self, other):
+        return functions.add(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other):
+        return functions.subtract(self, other)
+
+    def __rsub__(self, other):
+        return functions.subtract(other, self)
+
+    def __mul__(self, other):
+        return functions.multiply(self, other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other):
+        return functions.divide(self, other)
+
+    def __rtruediv__(self, other):
+        return functions.divide(other, self)
+
+    def __pow__(self, exponent):
+        return functions.power(self, exponent)
+
+    def __rpow__(self, base):
+        return functions.power(base, self)
+
+    def __neg__(self):
+        return functions.negative(self)
+
+    def __abs__(self):
+        return functions.absolute(self)
+
+    def __matmul__(self, other):
+        return functions.matmul(self, other)
+
+    def __rmatmul__(self, other):
+        return functions.matmul(other, self)
+
+    def __getitem__(self, index):
+        return functions.getitem(self, index)
+
+    def sum(self, axis=None, keepdims=False):
+        return functions.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis=None, keepdims=False):
+        return functions.mean(self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape):
+        return functions.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+    def transpose(self, *axes):
+        return functions.transpose(self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes)
+
+    def astype(self, dtype):
+        return functions.cast(self, dtype)
+
+
+class Parameter(Tensor):
+    """A tensor that an optimizer changes: a leaf with a name.
+
+    `trainable=False` keeps it out of every optimizer's reach; a layer that is switched off with `layer.trainable`
+    changes `requires_grad` alone, and so finds its way back.
+    """
+
+    __slots__ = ("name", "trainable")
+
+    def __init__(self, data, name=None, trainable=True):
+        super().__init__(data, requires_grad=trainable)
+        self.name = name
+        self.trainable = trainable
+
+    def assign(self, value):
+        """Copies `value` into the parameter's own array."""
+        value = np.asarray(value)
+        if value.shape != self.data.shape:
+            raise ValueError(f"assign: {self.name} is {self.shape} and the value {value.shape}: they must be equal")
+        self.data[...] = value
+
+
+_new = object.__new__
+
+
+def made_by(data, node, index=None):
+    """The tensor that `node` made; the quick way round `Tensor.__init__`, for arrays known to be arrays."""
+    tensor = _new(Tensor)
+    tensor.data = data
+    tensor.grad = tensor.logits = None
+    tensor.requires_grad = node is not None
+    tensor._node = node
+    tensor._index = index
+    return tensor
+
+
+def _walk(root, index, grad):
+    """Sends `grad` back from `root`: each node runs once, after everything that was made from its outputs."""
+    uses = _count_uses(root)
+    root.receive(grad, index)
+    ready = [root]
+    while ready:
+        node = ready.pop()
+        gradients = node.backward(node.grad, node.saved, node.needs)
+        inputs = node.inputs
+        node.inputs = node.saved = node.grad = None
+        for tensor, needed, gradient in zip(inputs, node.needs, gradients):
+            if not needed:
+                continue
+            source = tensor._node
+            if source is None:
+                tensor.grad = gradient if tensor.grad is None else added(tensor.grad, gradient)
+                continue
+            source.receive(gradient, tensor._index)
+            uses[source] -= 1
+            if not uses[source]:
+                ready.append(source)
+
+
+def _count_uses(root):
+    """How often each node below `root` is reached: once per use of one of its outputs."""
+    uses = {root: 0}
+    below = [root]
+    while below:
+        node = below.pop()
+        if node.inputs is None:
+            raise ValueError(
+                "backward: a part of this graph was freed by an earlier backward(): add the losses and go back once, "
+                "or compute the forward pass again"
+            )
+        for tensor, needed in zip(node.inputs, node.needs):
+            if needed and (source := tensor._node) is not None:
+                if source in uses:
+                    uses[source] += 1
+                else:
+                    uses[source] = 1
+                    below.append(source)
+    return uses
+
+
+from . import functions  # noqa: E402  (functions needs the classes above)
