@@ -1,0 +1,109 @@
+"""What comes into `fit`, `evaluate` and `predict`: arrays, checked once, and cut into batches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .tensor import Tensor
+
+
+class Batches:
+    """The batches of `x` and `y` (which may be None): slices in order, or gathered in the order given.
+
+    Gathered batches lie in buffers that are used again for the next batch, so an epoch allocates nothing.
+    """
+
+    def __init__(self, x, y, batch_size):
+        self.arrays = [x] if y is None else [x, y]
+        self.batch_size = min(batch_size, len(x))
+        self.order = None  # a permutation of the samples
+        self._buffers = None
+
+    def __len__(self):
+        return -(-len(self.arrays[0]) // self.batch_size)
+
+    def __iter__(self):
+        size = self.batch_size
+        if self.order is None:
+            for start in range(0, len(self.arrays[0]), size):
+                yield [array[start : start + size] for array in self.arrays]
+            return
+        if self._buffers is None:
+            self._buffers = [np.empty_like(array, shape=(size, *array.shape[1:])) for array in self.arrays]
+        for start in range(0, len(self.order), size):
+            rows = self.order[start : start + size]
+            yield [
+                array.take(rows, 0, buffer[: len(rows)], "clip")  # the default, "raise", would go through a copy
+                for array, buffer in zip(self.arrays, self._buffers)
+            ]
+
+    def sample(self, batch, row):
+        """Which sample is row `row` of batch `batch`."""
+        position = batch * self.batch_size + row
+        return int(position if self.order is None else self.order[position])
+
+    def explain_nan(self, batch, epoch, x, y):
+        """The error text for a loss that is NaN: where the NaN came from, as far as that can be seen."""
+        text = f"fit: the loss is NaN in batch {batch + 1} of {len(self)}, epoch {epoch + 1}: "
+        for name, array in (("x", x), ("y", y)):
+            rows = (array != array).reshape(len(array), -1).any(axis=1).nonzero()[0]
+            if len(rows):
+                return (
+                    f"{text}{name}[{self.sample(batch, int(rows[0]))}] has NaN, and {len(rows)} of the batch's "
+                    f"{len(array)} samples do: remove or replace them"
+                )
+        return f"{text}the batch has no NaN, so the weights have grown beyond all bounds: lower the learning rate"
+
+
+def as_array(operation, name, data):
+    """`data` as an array with at least one sample."""
+    if data is None:
+        raise ValueError(f"{operation}: {name} is missing: pass an array with one sample a row")
+    if isinstance(data, dict):
+        raise TypeError(f"{operation}: {name} is a dict: it must be one array; for several inputs write a loop")
+    if isinstance(data, Tensor):
+        data = data.data
+    elif not hasattr(data, "strides"):
+        data = np.asarray(data)
+    if data.dtype.kind not in "fiub":
+        raise TypeError(f"{operation}: {name} holds {data.dtype}: it must hold numbers")
+    if data.ndim == 0 or len(data) == 0:
+        raise ValueError(f"{operation}: {name} has shape {data.shape}: there must be at least one sample")
+    return data
+
+
+def check_input_shape(operation, x, model):
+    """`x` against the input shape that the model was declared with."""
+    declared = model.declared_shape
+    if declared is None or matches(x.shape, declared):
+        return
+    if matches((1, *x.shape), declared):
+        hint = ": it takes a batch, for one sample x[None]"
+    elif matches((*x.shape, 1), declared):
+        hint = ": the last axis is missing, add it with x[..., None]"
+    elif None not in declared[1:] and math.prod(x.shape[1:]) == math.prod(declared[1:]):
+        hint = f": the values fit, reshape it with x.reshape{(-1, *declared[1:])}"
+    else:
+        hint = ": all axes but the first must be equal where they are not None"
+    raise ValueError(f"{operation}: x is {x.shape} and the model {model.name!r} takes {declared}{hint}")
+
+
+def matches(shape, declared):
+    return len(shape) == len(declared) and all(b is None or a == b for a, b in zip(shape, declared))
+
+
+def split(x, y, fraction):
+    """(x, y, x, y): what to train on, and the last `fraction` of the samples to validate on; (x, y) for 0."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fit: validation_split must be a fraction from 0 to below 1, got {fraction!r}")
+    if not fraction:
+        return x, y
+    at = math.floor(len(x) * (1 - fraction))
+    if at in (0, len(x)):
+        raise ValueError(
+            f"fit: validation_split={fraction} of {len(x)} samples leaves none to "
+            + ("train on" if at == 0 else "validate on")
+        )
+    return x[:at], y[:at], x[at:], y[at:]

@@ -1,0 +1,217 @@
+"""`Model` and `Sequential`: layers that can be trained, saved and shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from . import layers as _layers
+from .layers.base import Layer, snake_case
+from .layers.input import Input
+from .training import Trainer
+from .utils import did_you_mean
+
+__all__ = ["Model", "Sequential", "load_model"]
+
+
+class Model(Trainer, Layer):
+    """A layer that can be trained: subclasses make layers in `__init__` and use them in `call(self, x)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from handloom import nn
+    >>> class Net(nn.Model):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.hidden = nn.Dense(8, activation="tanh")
+    ...         self.out = nn.Dense(1)
+    ...     def call(self, x):
+    ...         return self.out(self.hidden(x))
+    >>> net = Net()
+    >>> net.compile(optimizer="sgd", loss="mse")
+    >>> history = net.fit(np.zeros((6, 3)), np.zeros((6, 1)), epochs=2, verbose=0)
+    >>> history.history["loss"]
+    [0.0, 0.0]
+    """
+
+    def __init__(self, *arguments, **options):
+        if arguments or "inputs" in options or "outputs" in options:
+            raise TypeError(
+                f"{type(self).__name__}: models are not made from inputs and outputs here: use Sequential, or subclass "
+                "Model and define call(self, x)"
+            )
+        super().__init__(**options)
+
+    @property
+    def layers(self):
+        return self.sublayers()
+
+    def summary(self, line_length=None, print_fn=None):
+        """Prints a table of the layers, their output shapes and their numbers of parameters."""
+        from .summary import summary
+
+        summary(self, line_length, print_fn)
+
+    def save(self, path):
+        """Writes the whole model to one safetensors file: configuration, weights, and what `compile` was told."""
+        from .serialization import save_model
+
+        save_model(self, path)
+
+    def save_weights(self, path):
+        """Writes the weights alone to a safetensors file."""
+        from .serialization import save_weights
+
+        save_weights(self, path)
+
+    def load_weights(self, path):
+        """Reads weights that `save_weights` or `save` wrote into this model, which must be built the same way."""
+        from .serialization import load_weights
+
+        load_weights(self, path)
+
+    def get_compile_config(self):
+        """What `compile` was told, as plain data; None before."""
+        if self.optimizer is None:
+            return None
+        from . import losses, metrics, optimizers
+
+        return {
+            "optimizer": optimizers.serialize(self.optimizer),
+            "loss": losses.serialize(self.loss),
+            "metrics": [metrics.serialize(metric) for metric in self._metrics],
+        }
+
+    def compile_from_config(self, config):
+        """`compile` with what `get_compile_config` returned."""
+        self.compile(**config)
+
+
+class Sequential(Model):
+    """Layers one after the other.
+
+    With an `Input` in front, or an `input_shape` on the first layer, the weights are made at once; else on the first
+    call.
+
+    Args:
+        layers: a list of layers; `add` appends more.
+        name, trainable, device: see `Layer`.
+
+    Example:
+
+    >>> from handloom import nn
+    >>> model = nn.Sequential()
+    >>> model.add(nn.Dense(units=64, activation="relu", input_dim=100))
+    >>> model.add(nn.Dense(units=10, activation="softmax"))
+    >>> model.output_shape, model.count_params()
+    ((None, 10), 7114)
+    """
+
+    autocast = False  # the first layer casts
+
+    def __init__(self, layers=None, **options):
+        Layer.__init__(self, **options)
+        self._layers = []
+        for layer in layers or ():
+            self.add(layer)
+
+    def add(self, layer):
+        """Appends a layer, or an `Input` before all layers."""
+        if isinstance(layer, Input):
+            if self._layers or self.declared_shape is not None:
+                raise ValueError(f"Sequential.add: {layer!r} must be the first entry of the model")
+            self.declared_shape = layer.shape
+            return
+        if not isinstance(layer, Layer):
+            raise TypeError(f"Sequential.add: {layer!r} is no layer: pass an instance such as Dense(10)")
+        if any(layer is other for other in self._layers):
+            raise ValueError(f"Sequential.add: the layer {layer.name!r} is in the model already: make a second one")
+        if any(layer.name == other.name for other in self._layers):
+            raise ValueError(f"Sequential.add: there is a layer named {layer.name!r} already: names must differ")
+        if not self._layers:
+            self.dtype = layer.dtype
+            self.declared_shape = self.declared_shape or layer.declared_shape
+        self._layers.append(layer)
+        self.built = False
+        if self.declared_shape is not None:
+            self.build(self.declared_shape)
+
+    def pop(self):
+        """Takes the last layer off again and returns it."""
+        if not self._layers:
+            raise ValueError("Sequential.pop: the model has no layers")
+        layer = self._layers.pop()
+        self.output_shape = self._layers[-1].output_shape if self._layers else None
+        return layer
+
+    def build(self, input_shape):
+        """Makes the weights for inputs of this shape, up to a layer that cannot say what its output's shape is."""
+        shape = tuple(input_shape)
+        for layer in self._layers:
+            layer._build_for(shape)
+            try:
+                shape = layer.output_shape = layer.compute_output_shape(shape)
+            except NotImplementedError:  # a layer of the user's own: the rest is built on the first call
+                return
+        self.output_shape = shape
+
+    def call(self, x):
+        if not self._layers:
+            raise ValueError(f"Sequential: the model {self.name!r} has no layers: add one first")
+        for layer in self._layers:
+            x = layer(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        for layer in self._layers:
+            input_shape = layer.compute_output_shape(input_shape)
+        return input_shape
+
+    @property
+    def input_shape(self):
+        return self.declared_shape
+
+    def _children(self):
+        """Layers by their class, `dense` and `dense_1`, and not by their position or their own, global name."""
+        taken = Counter()
+        for layer in self._layers:
+            label = snake_case(type(layer).__name__)
+            yield (f"{label}_{taken[label]}" if taken[label] else label), layer
+            taken[label] += 1
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self._trainable,
+            "input_shape": self.declared_shape and self.declared_shape[1:],
+            "layers": [{"class_name": type(layer).__name__, "config": layer.get_config()} for layer in self._layers],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        entries, input_shape = config.pop("layers"), config.pop("input_shape", None)
+        start = [] if input_shape is None else [Input(input_shape)]
+        return cls([*start, *(_layer_from(entry, custom_objects or {}) for entry in entries)], **config)
+
+
+def _layer_from(entry, custom_objects):
+    """The layer for {"class_name": ..., "config": ...}; `custom_objects` holds the user's own classes by name."""
+    known = {name: getattr(_layers, name) for name in _layers.__all__ if name not in ("Input", "Layer")}
+    known.update({"Sequential": Sequential, **custom_objects})
+    name, config = entry["class_name"], entry["config"]
+    if name not in known:
+        raise ValueError(
+            did_you_mean("load_model: layer", name, known)
+            + f"; for a class of your own pass custom_objects={{{name!r}: {name}}}"
+        )
+    if known[name] is Sequential:
+        return Sequential.from_config(config, custom_objects)
+    return known[name].from_config(config)
+
+
+def load_model(path, custom_objects=None):
+    """The model that `Model.save` wrote; `custom_objects` holds the classes of your own that it uses, by name."""
+    from .serialization import load_model
+
+    return load_model(path, custom_objects)

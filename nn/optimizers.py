@@ -1,0 +1,301 @@
+"""Optimizers: how parameters follow their gradients, with Keras's names, defaults and formulas.
+
+The formulas are in `kernels.optimizers`, one fused pass per parameter; here is the book-keeping around them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from numbers import Real
+
+import numpy as np
+
+from .. import kernels
+from .tensor import Tensor
+from .utils import did_you_mean
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get", "serialize"]
+
+
+class Optimizer:
+    """Base of all. `compile` binds the model's parameters; a loop of one's own passes them as `parameters`.
+
+    A subclass sets `state_names`, the arrays that it keeps for each parameter, and defines `update(w, g, *state)`,
+    which changes `w` and the state in place.
+
+    Args:
+        learning_rate: may be set at any time; every step reads it.
+        parameters: the parameters to change.
+        clipnorm: longest that the gradient of one parameter may be; longer ones are scaled down.
+        clipvalue: largest absolute value of a gradient; what is beyond is cut off.
+        global_clipnorm: longest that all gradients together may be.
+        name: for the reader.
+
+    Example:
+
+    >>> from handloom import nn
+    >>> w = nn.Parameter([1.0, 2.0])
+    >>> optimizer = nn.SGD(learning_rate=0.1, parameters=[w])
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.zero_grad()
+    >>> w.data
+    array([0.8, 1.6])
+    """
+
+    state_names = ()
+
+    def __init__(
+        self, learning_rate, *, parameters=None, clipnorm=None, clipvalue=None, global_clipnorm=None, name=None
+    ):
+        self.name = name or type(self).__name__.lower()
+        self.learning_rate = learning_rate
+        self.iterations = 0
+        clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
+        self._clips = {key: self._number(key, value) for key, value in clips.items() if value is not None}
+        if len(self._clips) > 1:
+            raise ValueError(f"{type(self).__name__}: {' and '.join(self._clips)} exclude each other: give one of them")
+        self._bound = []  # (parameter, its state arrays)
+        if parameters is not None:
+            self.bind(parameters)
+
+    def _number(self, name, value):
+        """`value` as a Python float: of one type, or the kernels would be compiled for each."""
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{type(self).__name__}: {name} must be a number, got {value!r}")
+        return float(value)
+
+    @property
+    def learning_rate(self):
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._learning_rate = self._number("learning_rate", value)
+
+    @property
+    def parameters(self):
+        return [parameter for parameter, _ in self._bound]
+
+    def bind(self, parameters):
+        """Takes charge of these parameters; one that it already had keeps its state."""
+        parameters = list(parameters)
+        for parameter in parameters:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(
+                    f"{type(self).__name__}: parameters must be tensors, got {type(parameter).__name__}: pass for "
+                    "example model.trainable_weights"
+                )
+        known = {id(parameter): state for parameter, state in self._bound}
+        self._bound = [
+            (parameter, known.get(id(parameter)) or tuple(np.zeros_like(parameter.data) for _ in self.state_names))
+            for parameter in parameters
+        ]
+
+    def step(self):
+        """Changes every bound parameter that has a gradient."""
+        if self._clips:
+            self._clip()
+        self.iterations += 1
+        idle = True
+        for parameter, state in self._bound:
+            grad = parameter.grad
+            if grad is not None:
+                self.update(parameter.data, grad, *state)
+                idle = False
+        if idle:
+            self.iterations -= 1
+            raise ValueError(
+                f"{type(self).__name__}.step: no parameter has a gradient: "
+                + ("call loss.backward() first" if self._bound else "pass parameters=model.trainable_weights")
+            )
+
+    def zero_grad(self):
+        """Forgets all gradients, so that the next `backward()` starts from nothing."""
+        for parameter, _ in self._bound:
+            parameter.grad = None
+
+    def update(self, w, g, *state):
+        raise NotImplementedError(f"{type(self).__name__}: define update(self, w, g, *state)")
+
+    def _clip(self):
+        """Replaces gradients by shorter ones; they may be shared, so none is changed in place."""
+        (kind, limit), *_ = self._clips.items()
+        graded = [parameter for parameter, _ in self._bound if parameter.grad is not None]
+        if kind == "clipvalue":
+            for parameter in graded:
+                parameter.grad = parameter.grad.clip(-limit, limit)
+            return
+        lengths = [float((parameter.grad * parameter.grad).sum()) ** 0.5 for parameter in graded]
+        if kind == "global_clipnorm":
+            lengths = [sum(length * length for length in lengths) ** 0.5] * len(graded)
+        for parameter, length in zip(graded, lengths):
+            if length > limit:
+                parameter.grad = parameter.grad * (limit / length)
+
+    # What `save` keeps.
+
+    def get_config(self):
+        """The arguments that make the same optimizer again."""
+        return {"name": self.name, "learning_rate": self.learning_rate, **self._clips}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def state_arrays(self):
+        """The state by name, `3/m` for the array `m` of the fourth parameter, and the count of steps."""
+        arrays = {"iterations": np.array(self.iterations, np.int64)}
+        for index, (_, state) in enumerate(self._bound):
+            arrays.update({f"{index}/{name}": array for name, array in zip(self.state_names, state)})
+        return arrays
+
+    def load_state_arrays(self, arrays):
+        """Copies arrays, as `state_arrays` returns them, into the state of the bound parameters."""
+        own = self.state_arrays()
+        shapes = {name: array.shape for name, array in own.items()}
+        if shapes != {name: np.shape(array) for name, array in arrays.items()}:
+            raise ValueError(
+                f"{type(self).__name__}.load_state_arrays: got {sorted(arrays)}: names and shapes must be those of "
+                f"{len(self._bound)} bound parameters, {shapes}"
+            )
+        for name, array in own.items():
+            array[...] = arrays[name]
+        self.iterations = int(arrays["iterations"])
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum and Nesterov's look ahead (Sutskever et al., 2013)."""
+
+    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, **options):
+        self.momentum = self._number("momentum", momentum)
+        self.nesterov = bool(nesterov)
+        self.state_names = ("velocity",) if self.momentum else ()
+        super().__init__(learning_rate, **options)
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"SGD: momentum must lie between 0 and 1, got {momentum}")
+
+    def update(self, w, g, velocity=None):
+        kernels.sgd_update(
+            w, g, velocity, learning_rate=self._learning_rate, momentum=self.momentum, nesterov=self.nesterov
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+class RMSprop(Optimizer):
+    """Steps divided by a running root mean square of the gradient (Hinton, lecture 6e, 2012)."""
+
+    def __init__(self, learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False, **options):
+        self.rho = self._number("rho", rho)
+        self.momentum = self._number("momentum", momentum)
+        self.epsilon = self._number("epsilon", epsilon)
+        self.centered = bool(centered)
+        self.state_names = ("v", *(["velocity"] if self.momentum else []), *(["mean"] if self.centered else []))
+        super().__init__(learning_rate, **options)
+
+    def update(self, w, g, *state):
+        kernels.rmsprop_update(
+            w,
+            g,
+            **dict(zip(self.state_names, state)),
+            learning_rate=self._learning_rate,
+            rho=self.rho,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "centered": self.centered,
+        }
+
+
+class Adam(Optimizer):
+    """Steps along a running mean of the gradient, divided by its root mean square (Kingma and Ba, 2015)."""
+
+    state_names = ("m", "v")
+
+    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **options):
+        self.beta_1 = self._number("beta_1", beta_1)
+        self.beta_2 = self._number("beta_2", beta_2)
+        self.epsilon = self._number("epsilon", epsilon)
+        super().__init__(learning_rate, **options)
+
+    def update(self, w, g, m, v):
+        kernels.adam_update(
+            w,
+            g,
+            m,
+            v,
+            step=self.iterations,
+            learning_rate=self._learning_rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+class AdamW(Adam):
+    """Adam, with the weights themselves decaying at every step (Loshchilov and Hutter, 2019)."""
+
+    def __init__(self, learning_rate=0.001, weight_decay=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **options):
+        self.weight_decay = self._number("weight_decay", weight_decay)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, **options)
+
+    def update(self, w, g, m, v):
+        kernels.adamw_update(
+            w,
+            g,
+            m,
+            v,
+            step=self.iterations,
+            learning_rate=self._learning_rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "weight_decay": self.weight_decay}
+
+
+_BY_NAME = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
+
+
+def get(identifier):
+    """The optimizer for a name (in any case), a `serialize` dict, a class or an instance.
+
+    >>> get("Adam").learning_rate
+    0.001
+    """
+    if isinstance(identifier, Optimizer):
+        return identifier
+    if inspect.isclass(identifier) and issubclass(identifier, Optimizer):
+        return identifier()
+    if isinstance(identifier, dict) and identifier.keys() == {"class_name", "config"}:
+        return _lookup(identifier["class_name"]).from_config(identifier["config"])
+    return _lookup(identifier)()
+
+
+def _lookup(name):
+    cls = _BY_NAME.get(name.lower()) if isinstance(name, str) else None
+    if cls is None:
+        raise ValueError(did_you_mean("optimizer", name, _BY_NAME))
+    return cls
+
+
+def serialize(optimizer):
+    """The optimizer as plain data, which `get` turns back into one, without its state."""
+    if _BY_NAME.get(type(optimizer).__name__.lower()) is not type(optimizer):
+        raise ValueError(f"optimizer {optimizer.name}: cannot be saved: only handloom's own optimizers can")
+    return {"class_name": type(optimizer).__name__, "config": optimizer.get_config()}

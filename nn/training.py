@@ -1,0 +1,321 @@
+"""Training: `compile`, `fit`, `evaluate`, `predict` and the loops below them.
+
+`Trainer` is mixed into `Model`. Whatever need not happen at every step happens before the loop: a step of a small
+network takes no longer than a hundred lines of Python.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import kernels
+from . import losses, metrics, optimizers
+from .batches import Batches, as_array, check_input_shape, split
+from .callbacks import Callback, History
+from .layers.arguments import as_positive_int
+from .progress import ProgressBar
+from .tensor import Tensor, made_by, no_grad
+from .utils import get_seed, next_stream
+
+
+class Trainer:
+    """The part of a model that learns, measures and predicts."""
+
+    optimizer = None
+    loss = None
+    history = None
+    run_eagerly = False
+    stop_training = False
+    _metrics = ()
+    _shuffles = None  # the random stream that the orders of the samples come from
+    _epochs_shuffled = 0
+
+    def compile(self, optimizer="rmsprop", loss=None, *, metrics=None, run_eagerly=False):
+        """Says how `fit` shall train.
+
+        Args:
+            optimizer: a name or an `Optimizer`.
+            loss: a name, a `Loss` or a function(y_true, y_pred) of tensors that returns a tensor.
+            metrics: a list of names, `Metric`s and functions.
+            run_eagerly: as in Keras, for looking into a step; every step is plain Python here in any case.
+        """
+        if loss is None:
+            raise ValueError("compile: loss is missing: pass a name such as 'categorical_crossentropy' or a function")
+        optimizer, loss = optimizers.get(optimizer), losses.get(loss)
+        self._metrics = _get_metrics(metrics, loss)
+        self.optimizer, self.loss, self.run_eagerly = optimizer, loss, bool(run_eagerly)
+
+    @property
+    def metrics_names(self):
+        """What `evaluate` returns, in this order."""
+        return ["loss", *(metric.name for metric in self._metrics)]
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=32,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        initial_epoch=0,
+    ):
+        """Trains for `epochs` passes over the data and returns a `History`.
+
+        Args:
+            x, y: arrays with one sample a row.
+            batch_size: samples in a step; the last batch of an epoch may be shorter.
+            epochs: the number of passes, those before `initial_epoch` included.
+            verbose: 0 nothing, 1 or "auto" a progress bar, 2 a line for each epoch.
+            callbacks: a list of `Callback`s.
+            validation_split: this fraction of the samples, the last ones, is kept for validation.
+            validation_data: (x, y) to validate on instead.
+            shuffle: whether each epoch takes the samples in an order of its own.
+            initial_epoch: the epoch to begin with, counted from 0, to go on where an earlier `fit` stopped.
+        """
+        self._require_compiled("fit")
+        x, y = self._as_data("fit", x, y)
+        batch_size = _as_batch_size("fit", batch_size)
+        if validation_data is None:
+            x, y, *validation = split(x, y, validation_split)
+        elif isinstance(validation_data, (tuple, list)) and len(validation_data) == 2:
+            validation = self._as_data("fit(validation_data)", *validation_data)
+        else:
+            raise ValueError("fit: validation_data must be a tuple of two arrays, (x, y)")
+        batches = Batches(x, y, batch_size)
+        validation = Batches(*validation, batch_size) if validation else None
+        epochs = range(initial_epoch, as_positive_int("fit", "epochs", epochs))
+        self.history = History()
+        callbacks = _as_callbacks([*(callbacks or ()), self.history])
+        for callback in callbacks:
+            callback.set_model(self)
+            callback.set_params({"verbose": verbose, "epochs": epochs.stop, "steps": len(batches)})
+        self.stop_training = False
+        with ProgressBar(verbose, len(batches), epochs.stop) as bar:
+            self._run(epochs, batches, validation, shuffle, bar if verbose else None, callbacks)
+        return self.history
+
+    def evaluate(self, x=None, y=None, batch_size=32, verbose="auto", *, callbacks=None, return_dict=False):
+        """Loss and metrics on this data: [loss, *metrics], the loss alone where there are no metrics, or a dict."""
+        self._require_compiled("evaluate")
+        batches = Batches(*self._as_data("evaluate", x, y), _as_batch_size("evaluate", batch_size))
+        with ProgressBar(verbose, len(batches)) as bar:
+            bar.epoch_begin()
+            logs = self._test_epoch(batches, bar if verbose else None, _as_callbacks(callbacks or ()))
+            bar.epoch_end(logs)
+        return logs if return_dict else _flat(logs)
+
+    def predict(self, x, batch_size=32, verbose="auto", *, callbacks=None):
+        """The outputs for all samples of `x`, computed batch by batch, as one array."""
+        x, _ = self._as_data("predict", x, None, labelled=False)
+        batches = Batches(x, None, _as_batch_size("predict", batch_size))
+        on_begin, on_batch_begin, on_batch_end, on_end = (
+            _hooks(_as_callbacks(callbacks or ()), f"on_predict_{moment}")
+            for moment in ("begin", "batch_begin", "batch_end", "end")
+        )
+        _tell(on_begin)
+        outputs = []
+        with no_grad(), self._in_mode(False), ProgressBar(verbose, len(batches)) as bar:
+            bar.epoch_begin()
+            for index, (x,) in enumerate(batches):
+                _tell(on_batch_begin, index)
+                y = self(made_by(x, None))
+                if not isinstance(y, Tensor):
+                    raise TypeError(f"predict: the model returned a {type(y).__name__}: it must return one tensor")
+                outputs.append(y.data)
+                bar.step(index, dict)
+                _tell(on_batch_end, index)
+            bar.epoch_end({})
+        _tell(on_end)
+        return np.concatenate(outputs) if len(outputs) > 1 else outputs[0]
+
+    def train_on_batch(self, x, y=None, *, return_dict=False):
+        """One step. Returns loss and metrics of this batch, from before the step, in the form of `evaluate`."""
+        self._require_compiled("train_on_batch")
+        x, y = self._as_data("train_on_batch", x, y)
+        logs = self._train_epoch(Batches(x, y, len(x)), 0, None, ())
+        return logs if return_dict else _flat(logs)
+
+    def test_on_batch(self, x, y=None, *, return_dict=False):
+        """Loss and metrics of this batch, in the form of `evaluate`."""
+        self._require_compiled("test_on_batch")
+        x, y = self._as_data("test_on_batch", x, y)
+        logs = self._test_epoch(Batches(x, y, len(x)), None, ())
+        return logs if return_dict else _flat(logs)
+
+    def predict_on_batch(self, x):
+        """The outputs for these samples, taken as one batch."""
+        return self.predict(x, batch_size=max(1, len(x)), verbose=0)
+
+    # The loops.
+
+    def _run(self, epochs, batches, validation, shuffle, bar, callbacks):
+        """Epoch after epoch, until a callback sets `stop_training`."""
+        on_epoch_begin, on_epoch_end = _hooks(callbacks, "on_epoch_begin"), _hooks(callbacks, "on_epoch_end")
+        logs = {}
+        _tell(_hooks(callbacks, "on_train_begin"))
+        for epoch in epochs:
+            _tell(on_epoch_begin, epoch)
+            if shuffle:
+                batches.order = self._next_order(len(batches.arrays[0]), epoch)
+            if bar is not None:
+                bar.epoch_begin(epoch)
+            logs = self._train_epoch(batches, epoch, bar, callbacks)
+            if validation is not None:
+                measured = self._test_epoch(validation, None, callbacks)
+                logs.update({f"val_{name}": value for name, value in measured.items()})
+            if bar is not None:
+                bar.epoch_end(logs)
+            _tell(on_epoch_end, epoch, logs)
+            if self.stop_training:
+                break
+        _tell(_hooks(callbacks, "on_train_end"), logs)
+
+    def _train_epoch(self, batches, epoch, bar, callbacks):
+        """A step for each batch; returns the means over the epoch."""
+        on_begin, on_end = _hooks(callbacks, "on_train_batch_begin"), _hooks(callbacks, "on_train_batch_end")
+        optimizer, loss_function, measures = self.optimizer, self.loss, self._metrics
+        means = _Means(measures)
+        bound = False
+        self.training = True
+        try:
+            for index, (x, y) in enumerate(batches):
+                if on_begin:
+                    _tell(on_begin, index)
+                y_pred = self(made_by(x, None))
+                loss = loss_function(y, y_pred)
+                value = float(loss.data)
+                if value != value:
+                    raise ValueError(batches.explain_nan(index, epoch, x, y))
+                if not bound:  # only here, because the first call may have built layers
+                    bound = self._bind()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                means.add(value, len(x))
+                for metric in measures:
+                    metric.update(y_pred.data, y)
+                if bar is not None:
+                    bar.step(index, means.logs)
+                if on_end:
+                    _tell(on_end, index, means.logs())
+                    if self.stop_training:
+                        break
+        finally:
+            self.training = False
+        return means.logs()
+
+    def _test_epoch(self, batches, bar, callbacks):
+        """The means over the batches, without training."""
+        on_begin, on_batch_begin, on_batch_end, on_end = (
+            _hooks(callbacks, f"on_test_{moment}") for moment in ("begin", "batch_begin", "batch_end", "end")
+        )
+        means = _Means(self._metrics)
+        _tell(on_begin)
+        with no_grad(), self._in_mode(False):
+            for index, (x, y) in enumerate(batches):
+                _tell(on_batch_begin, index)
+                y_pred = self(made_by(x, None))
+                means.add(float(self.loss(y, y_pred).data), len(x))
+                for metric in self._metrics:
+                    metric.update(y_pred.data, y)
+                if bar is not None:
+                    bar.step(index, means.logs)
+                _tell(on_batch_end, index)
+        _tell(on_end)
+        return means.logs()
+
+    def _bind(self):
+        """Hands the parameters to the optimizer; False as long as there are layers that no call has built yet."""
+        self.optimizer.bind(self.trainable_weights)
+        return all(layer.built for layer in self.all_layers())
+
+    def _next_order(self, samples, epoch):
+        """The permutation for an epoch. It counts on over repeated calls of `fit`, and from `initial_epoch`."""
+        if self._shuffles is None:
+            self._shuffles = next_stream()
+        step = max(epoch, self._epochs_shuffled)
+        self._epochs_shuffled = step + 1
+        return kernels.permutation(samples, seed=get_seed(), stream=self._shuffles, step=step)
+
+    # What comes in.
+
+    def _require_compiled(self, operation):
+        if self.optimizer is None:
+            raise ValueError(
+                f"{operation}: the model {self.name!r} is not compiled: call compile(optimizer=..., loss=...) first"
+            )
+
+    def _as_data(self, operation, x, y, labelled=True):
+        """Samples and targets as arrays, checked against each other and against the model."""
+        x = as_array(operation, "x", x)
+        check_input_shape(operation, x, self)
+        if x.dtype.kind == "f" and x.dtype != self.dtype:  # once, not at every step; integers may be indices
+            x = x.astype(self.dtype)
+        if not labelled:
+            return x, None
+        y = as_array(operation, "y", y)
+        if len(x) != len(y):
+            raise ValueError(f"{operation}: x has {len(x)} samples and y has {len(y)}: they must be as many")
+        return x, self.loss.cast_targets(y, self.dtype)
+
+
+class _Means:
+    """The running loss of an epoch, and the metrics beside it."""
+
+    __slots__ = ("total", "samples", "metrics")
+
+    def __init__(self, metrics):
+        self.total = 0.0
+        self.samples = 0
+        self.metrics = metrics
+        for metric in metrics:
+            metric.reset()
+
+    def add(self, loss, samples):
+        self.total += loss * samples
+        self.samples += samples
+
+    def logs(self):
+        return {"loss": self.total / self.samples, **{metric.name: metric.result() for metric in self.metrics}}
+
+
+def _get_metrics(chosen, loss):
+    if chosen is None:
+        return ()
+    if isinstance(chosen, str) or not isinstance(chosen, (tuple, list)):
+        raise TypeError(f"compile: metrics must be a list such as ['accuracy'], got {chosen!r}")
+    return tuple(metrics.get(metric, loss=loss) for metric in chosen)
+
+
+def _as_callbacks(callbacks):
+    if isinstance(callbacks, Callback):
+        return [callbacks]
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks: each must be a Callback, got {callback!r}")
+    return list(callbacks)
+
+
+def _hooks(callbacks, moment):
+    """The callbacks' methods for a moment, without those that do nothing."""
+    nothing = getattr(Callback, moment)
+    methods = [getattr(callback, moment) for callback in callbacks]
+    return [method for method in methods if getattr(method, "__func__", method) is not nothing]
+
+
+def _tell(hooks, *what):
+    for hook in hooks:
+        hook(*what)
+
+
+def _as_batch_size(operation, batch_size):
+    return 32 if batch_size is None else as_positive_int(operation, "batch_size", batch_size)
+
+
+def _flat(logs):
+    values = list(logs.values())
+    return values if len(values) > 1 else values[0]
