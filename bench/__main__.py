@@ -1,0 +1,5 @@
+import sys
+
+from handloom.bench.command import main
+
+sys.exit(main())

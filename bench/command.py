@@ -1,0 +1,107 @@
+"""The command line of the benchmarks."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    command = argparse.ArgumentParser(
+        prog="handloom bench", description="Time the kernels against NumPy, torch, JAX and Keras."
+    )
+    command.add_argument("--only", choices=("matmul", "convolution", "programs"), help="one group of cases")
+    command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads for everyone")
+    command.add_argument("--quick", action="store_true", help="one small case a group")
+    command.add_argument("--json", metavar="FILE", help="also write the rows, the machine and the versions")
+    return command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the cases and print a table; 1 if a result was wrong."""
+    options = parser().parse_args(argv)
+    from rich.console import Console
+
+    from . import machine, operations, programs
+
+    groups = {
+        "matmul": operations.matmul_rows,
+        "convolution": operations.convolution_rows,
+        "programs": programs.program_rows,
+    }
+    console = Console()
+    description = machine.describe(options.threads)
+    console.print(
+        f"{description['processor']}, {options.threads} threads, vectors of {description['vector bytes']} bytes, "
+        f"{description['date']}"
+    )
+    rows = []
+    with _threads(options.threads):
+        for name, group in groups.items():
+            if options.only in (None, name):
+                for row in group(options.quick):
+                    rows.append(row)
+                    console.print(_line(row), highlight=False)
+    if options.json:
+        _write_json(Path(options.json), description, rows)
+        console.print(f"written to {options.json}")
+    return 1 if any(row.wrong for row in rows) else 0
+
+
+def _line(row) -> str:
+    head = f"{row.group:<28} {row.case:<28}"
+    if row.wrong:
+        return f"{head} [red]WRONG[/red]: {row.wrong}"
+    figures = "  ".join(f"{name} {us:,.0f}" for name, us in row.microseconds.items())
+    speed = f"  {row.gflops:.0f} GFLOP/s" if row.gflops else ""
+    ratio = f"  [bold]{row.ratio:.2f}[/bold] x best peer" if row.ratio else "  no peer installed"
+    return f"{head} us: {figures}{speed}{ratio}"
+
+
+@contextlib.contextmanager
+def _threads(count: int):
+    """The same number of threads for everyone who is installed."""
+    import numba
+
+    with contextlib.ExitStack() as stack:
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(count, before))
+        stack.callback(numba.set_num_threads, before)
+        try:
+            from threadpoolctl import threadpool_limits
+
+            stack.enter_context(threadpool_limits(count, user_api="blas"))
+        except ImportError:
+            print("threadpoolctl is not installed: NumPy keeps its own number of threads", file=sys.stderr)
+        try:
+            import torch
+
+            torch.set_num_threads(count)
+        except ImportError:
+            pass
+        yield
+
+
+def _write_json(path: Path, description: dict, rows: list) -> None:
+    content = {
+        "schema": 1,
+        "machine": description,
+        "rows": [
+            {
+                "group": row.group,
+                "case": row.case,
+                "microseconds": row.microseconds,
+                "p20_p80": row.spread,
+                "gflops": row.gflops,
+                "ratio": row.ratio,
+                "wrong": row.wrong,
+            }
+            for row in rows
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)

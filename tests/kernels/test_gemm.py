@@ -1,0 +1,80 @@
+"""matmul and dense beyond the generated contract: error texts, `out`, and the machine code of the register tile."""
+
+import re
+
+import numpy as np
+import pytest
+from assembly import assembly, innermost_loops, register
+from handloom import kernels
+from handloom.kernels import simd
+
+
+def ones(*shape, dtype="float32"):
+    return np.ones(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "call, error, text",
+    [
+        (lambda: kernels.matmul(ones(3, 4), ones(5, 6)), ValueError, "a is (3, 4) and b is (5, 6): a.shape[-1] must equal"),
+        (lambda: kernels.matmul(ones(3), ones(3, 2)), ValueError, "must have at least 2 dimensions"),
+        (lambda: kernels.matmul(ones(2, 3, 4), ones(3, 4, 5)), ValueError, "batch dimensions (2,) and (3,) must broadcast"),
+        (lambda: kernels.matmul(ones(2, 2), ones(2, 2, dtype="float64")), TypeError, "dtypes must be the same"),
+        (lambda: kernels.matmul(ones(2, 2, dtype="int32"), ones(2, 2)), TypeError, "a is int32: must be float32 or float64"),
+        (lambda: kernels.matmul([[1.0]], ones(1, 1)), TypeError, "a is a list: must be a NumPy or a CuPy array"),
+        (lambda: kernels.matmul(ones(2, 2), ones(2, 2), out=ones(3, 2)), ValueError, "out is (3, 2)"),
+        (lambda: kernels.matmul(ones(2, 2), ones(2, 2), variant="fast"), ValueError, "variant is 'fast': must be one of 'naive'"),
+        (lambda: kernels.dense(ones(2, 3), ones(4, 5)), ValueError, "x must be (..., 4)"),
+        (lambda: kernels.dense(ones(2, 3), ones(3, 5), ones(4)), ValueError, "b must be (5,)"),
+        (lambda: kernels.dense(ones(2, 3), ones(3, 5), activation="gelu"), ValueError, "activation is 'gelu': must be one of"),
+    ],
+)  # fmt: skip
+def test_bad_input_says_what_came_and_what_to_do(call, error, text):
+    with pytest.raises(error, match=re.escape(text)):
+        call()
+
+
+def test_out_is_written_and_returned():
+    a, b, out = ones(3, 4), ones(4, 5), np.full((3, 5), np.nan, np.float32)
+    assert kernels.matmul(a, b, out=out) is out
+    np.testing.assert_array_equal(out, 4)
+
+
+def test_gradient_of_the_wrong_shape_is_refused():
+    _, saved = kernels.dense_forward(ones(2, 3), ones(3, 5))
+    with pytest.raises(ValueError, match=re.escape("dy is (2, 4): must be (2, 5)")):
+        kernels.dense_backward(ones(2, 4), saved)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_tile_is_packed_multiply_adds_without_spills(dtype):
+    call = f"""
+import numpy as np
+from handloom import kernels
+kernels.matmul(np.ones((200, 200), "{dtype}"), np.ones((200, 200), "{dtype}"))
+"""
+    tile = assembly(call, "handloom.kernels.gemm.cpu")["tall_tile"]
+    width = register(simd.VECTOR_BYTES)
+    suffix = "ps" if dtype == "float32" else "pd"
+    multiply_adds = simd.TILE_ROWS * simd.TILE_COLUMNS
+    hot = [loop for loop in innermost_loops(tile) if sum("vfmadd" in line for line in loop) >= multiply_adds]
+    assert hot, "no loop with a full tile of multiply-adds"
+    for loop in hot:
+        fused = [line for line in loop if "vfmadd" in line]
+        assert len(fused) % multiply_adds == 0
+        assert all(suffix in line.split()[0] and width in line for line in fused)
+        assert not [line for line in loop if width in line and "(%rsp" in line], "accumulators spilled to the stack"
+        assert not [line for line in loop if line.startswith("call")]
+
+
+def test_float32_kernels_do_no_float64_arithmetic():
+    call = """
+import numpy as np
+from handloom import kernels
+y, saved = kernels.dense_forward(np.ones((200, 200), "float32"), np.ones((200, 90), "float32"), np.ones(90, "float32"), activation="tanh")
+kernels.dense_backward(y, saved)
+kernels.dense(np.ones((20, 20), "float32"), np.ones((20, 9), "float32"))
+"""
+    for name, text in assembly(call, "handloom.kernels.gemm.cpu").items():
+        found = re.findall(r"\\bv?(?:add|sub|mul|div|fmadd\\d+)[sp]d\\b", text)
+        assert not found, f"{name}: {sorted(set(found))}"
