@@ -182,7 +182,9 @@ def _matmul_shape(a, b, transpose_a, transpose_b):
     """Check the operands; the batch shape, M, N and K."""
     checks.floats("matmul", a=a, b=b)
     if a.ndim < 2 or b.ndim < 2:
-        raise ValueError(f"matmul: a is {a.shape} and b is {b.shape}: must have at least 2 dimensions (..., M, K), (..., K, N)")
+        raise ValueError(
+            f"matmul: a is {a.shape} and b is {b.shape}: must have at least 2 dimensions (..., M, K), (..., K, N)"
+        )
     m, k = a.shape[:-3:-1] if transpose_a else a.shape[-2:]
     rows, n = b.shape[:-3:-1] if transpose_b else b.shape[-2:]
     if k != rows:

@@ -83,6 +83,7 @@ def gemm_naive(a, b, c, bias=None, activation=None):
 # ---------------------------------------------------------------------------------------------------------------------
 # blocked
 
+
 @jit
 def multiply_blocked(a, a_row, a_col, b, b_row, b_col, c, m, n, k):
     """Blocks of 64 x 64 x 64 stay in the caches; each innermost loop adds a multiple of a row of B to a row of C.
@@ -394,9 +395,7 @@ def add_bias_and_activate(c, m, n, bias, activation):
 
 def _finish(c, bias, activation):
     if bias is not None or activation is not None:
-        add_bias_and_activate(
-            c.reshape(-1), *c.shape, _NO_BIAS[c.dtype] if bias is None else bias, CODES[activation]
-        )
+        add_bias_and_activate(c.reshape(-1), *c.shape, _NO_BIAS[c.dtype] if bias is None else bias, CODES[activation])
 
 
 @jit(inner=True)

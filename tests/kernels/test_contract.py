@@ -5,7 +5,6 @@ import inspect
 import numba
 import numpy as np
 import pytest
-from handloom import kernels
 from harness import (
     DTYPES,
     arrays,
@@ -17,6 +16,8 @@ from harness import (
     run_backward,
     scattered,
 )
+
+from handloom import kernels
 
 CASES = load_cases()
 
@@ -112,7 +113,7 @@ def test_gradients_follow_the_reference(case, variant, dtype):
         only = run_backward(case, douts, saved, needs)
         assert all(g is None for i, g in enumerate(only) if i != position), f"{case}: a gradient nobody asked for"
         if given[name] is not None:
-            np.testing.assert_array_equal(only[position], gradients[position], err_msg=f"{case}: d{name} asked for alone")
+            np.testing.assert_array_equal(only[position], gradients[position], err_msg=f"{case}: d{name} alone")
     for name, array in before.items():
         np.testing.assert_array_equal(given[name], array, err_msg=f"{case} changed its input {name}")
 

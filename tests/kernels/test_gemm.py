@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from assembly import assembly, innermost_loops, register
+
 from handloom import kernels
 from handloom.kernels import simd
 
@@ -16,17 +17,17 @@ def ones(*shape, dtype="float32"):
 @pytest.mark.parametrize(
     "call, error, text",
     [
-        (lambda: kernels.matmul(ones(3, 4), ones(5, 6)), ValueError, "a is (3, 4) and b is (5, 6): a.shape[-1] must equal"),
+        (lambda: kernels.matmul(ones(3, 4), ones(5, 6)), ValueError, "b is (5, 6): a.shape[-1] must equal b.shape[-2]"),
         (lambda: kernels.matmul(ones(3), ones(3, 2)), ValueError, "must have at least 2 dimensions"),
-        (lambda: kernels.matmul(ones(2, 3, 4), ones(3, 4, 5)), ValueError, "batch dimensions (2,) and (3,) must broadcast"),
+        (lambda: kernels.matmul(ones(2, 3, 4), ones(3, 4, 5)), ValueError, "dimensions (2,) and (3,) must broadcast"),
         (lambda: kernels.matmul(ones(2, 2), ones(2, 2, dtype="float64")), TypeError, "dtypes must be the same"),
-        (lambda: kernels.matmul(ones(2, 2, dtype="int32"), ones(2, 2)), TypeError, "a is int32: must be float32 or float64"),
+        (lambda: kernels.matmul(ones(2, 2, dtype="int32"), ones(2, 2)), TypeError, "a is int32: must be float32"),
         (lambda: kernels.matmul([[1.0]], ones(1, 1)), TypeError, "a is a list: must be a NumPy or a CuPy array"),
         (lambda: kernels.matmul(ones(2, 2), ones(2, 2), out=ones(3, 2)), ValueError, "out is (3, 2)"),
-        (lambda: kernels.matmul(ones(2, 2), ones(2, 2), variant="fast"), ValueError, "variant is 'fast': must be one of 'naive'"),
+        (lambda: kernels.matmul(ones(2, 2), ones(2, 2), variant="fast"), ValueError, "variant is 'fast': must be"),
         (lambda: kernels.dense(ones(2, 3), ones(4, 5)), ValueError, "x must be (..., 4)"),
         (lambda: kernels.dense(ones(2, 3), ones(3, 5), ones(4)), ValueError, "b must be (5,)"),
-        (lambda: kernels.dense(ones(2, 3), ones(3, 5), activation="gelu"), ValueError, "activation is 'gelu': must be one of"),
+        (lambda: kernels.dense(ones(2, 3), ones(3, 5), activation="gelu"), ValueError, "activation is 'gelu': must be"),
     ],
 )  # fmt: skip
 def test_bad_input_says_what_came_and_what_to_do(call, error, text):
@@ -71,10 +72,11 @@ def test_float32_kernels_do_no_float64_arithmetic():
     call = """
 import numpy as np
 from handloom import kernels
-y, saved = kernels.dense_forward(np.ones((200, 200), "float32"), np.ones((200, 90), "float32"), np.ones(90, "float32"), activation="tanh")
+x, w, b = (np.ones(shape, "float32") for shape in ((200, 200), (200, 90), 90))
+y, saved = kernels.dense_forward(x, w, b, activation="tanh")
 kernels.dense_backward(y, saved)
-kernels.dense(np.ones((20, 20), "float32"), np.ones((20, 9), "float32"))
+kernels.dense(x[:9], w)
 """
     for name, text in assembly(call, "handloom.kernels.gemm.cpu").items():
-        found = re.findall(r"\\bv?(?:add|sub|mul|div|fmadd\\d+)[sp]d\\b", text)
+        found = re.findall(r"\bv?(?:add|sub|mul|div|fmadd\d+)[sp]d\b", text)
         assert not found, f"{name}: {sorted(set(found))}"

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+
 from handloom import kernels
 
 DTYPES = ("float32", "float64")
@@ -85,7 +86,7 @@ def as_float64(named: dict) -> dict:
 
 
 def tolerance(dtype, length: int) -> float:
-    """Allowed error, relative to the largest magnitude in the result: rounding grows with the root of the sum's length."""
+    """Allowed error relative to the largest magnitude: rounding grows with the root of the sum's length."""
     return float(np.finfo(dtype).eps) * (16 + 4 * length**0.5)
 
 
