@@ -183,6 +183,36 @@ def _masked_store(builder, value, pointer, mask):
     _call(builder, f"llvm.masked.store.{_suffix(value.type)}.p0", ir.VoidType(), [value, pointer, align, mask])
 
 
+def _load_part(builder, pointer, vec, count):
+    """The first `count` lanes, the others zero. Where masks cost something, whole vectors take a branch around them."""
+    if FREE_MASKS:
+        return _masked_load(builder, pointer, vec, _first_lanes(builder, count, vec.count))
+    is_whole = builder.icmp_signed(">=", count, ir.Constant(_I64, vec.count))
+    with builder.if_else(is_whole) as (whole, part):
+        with whole:
+            all_lanes, after_whole = _load(builder, pointer, vec), builder.block
+        with part:
+            some_lanes = _masked_load(builder, pointer, vec, _first_lanes(builder, count, vec.count))
+            after_part = builder.block
+    loaded = builder.phi(vec)
+    loaded.add_incoming(all_lanes, after_whole)
+    loaded.add_incoming(some_lanes, after_part)
+    return loaded
+
+
+def _store_part(builder, value, pointer, count):
+    """Store the first `count` lanes, as `_load_part` loads them."""
+    if FREE_MASKS:
+        _masked_store(builder, value, pointer, _first_lanes(builder, count, value.type.count))
+        return
+    is_whole = builder.icmp_signed(">=", count, ir.Constant(_I64, value.type.count))
+    with builder.if_else(is_whole) as (whole, part):
+        with whole:
+            _store(builder, value, pointer)
+        with part:
+            _masked_store(builder, value, pointer, _first_lanes(builder, count, value.type.count))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Vectors: load, store, broadcast
 
@@ -212,12 +242,12 @@ def vload(typingctx, array, index):
 
 @intrinsic
 def vload_part(typingctx, array, index, count):
-    """The first `count` lanes from array[index:], the others zero; memory beyond is not touched."""
+    """The first `count` lanes (all, where it is more) from array[index:], others zero; memory beyond is not touched."""
     vec = Vec(array.dtype)
 
     def codegen(context, builder, sig, args):
-        mask = _first_lanes(builder, args[2], vec.lanes)
-        return _masked_load(builder, _address(context, builder, array, *args[:2]), context.get_value_type(vec), mask)
+        pointer = _address(context, builder, array, *args[:2])
+        return _load_part(builder, pointer, context.get_value_type(vec), args[2])
 
     return vec(array, types.intp, types.intp), codegen
 
@@ -235,11 +265,10 @@ def vstore(typingctx, array, index, value):
 
 @intrinsic
 def vstore_part(typingctx, array, index, value, count):
-    """Store the first `count` lanes; memory beyond is not touched."""
+    """Store the first `count` lanes (all, where it is more); memory beyond is not touched."""
 
     def codegen(context, builder, sig, args):
-        mask = _first_lanes(builder, args[3], value.lanes)
-        _masked_store(builder, args[2], _address(context, builder, array, *args[:2]), mask)
+        _store_part(builder, args[2], _address(context, builder, array, *args[:2]), args[3])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value, types.intp), codegen
@@ -289,7 +318,7 @@ def vload_as_part(typingctx, like, array, index, count):
     def codegen(context, builder, sig, args):
         narrow = ir.VectorType(_lane_type(array.dtype), vec.lanes)
         pointer = _address(context, builder, array, *args[1:3])
-        loaded = _masked_load(builder, pointer, narrow, _first_lanes(builder, args[3], vec.lanes))
+        loaded = _load_part(builder, pointer, narrow, args[3])
         return _convert(builder, loaded, array.dtype, vec.dtype)
 
     return vec(like, array, types.intp, types.intp), codegen
@@ -313,11 +342,55 @@ def vstore_as_part(typingctx, array, index, value, count):
 
     def codegen(context, builder, sig, args):
         converted = _convert(builder, args[2], value.dtype, array.dtype)
-        mask = _first_lanes(builder, args[3], value.lanes)
-        _masked_store(builder, converted, _address(context, builder, array, *args[:2]), mask)
+        _store_part(builder, converted, _address(context, builder, array, *args[:2]), args[3])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value, types.intp), codegen
+
+
+@intrinsic
+def vload_until(typingctx, array, index, end, fill):
+    """The vector at array[index:end]; where fewer than `lanes` numbers are left, `fill` takes the other lanes."""
+    vec = Vec(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        value, index, end, fill = args
+        kind = context.get_value_type(vec)
+        pointer = _address(context, builder, array, value, index)
+        left = builder.sub(end, index)
+        fill = _splat(builder, context.cast(builder, fill, sig.args[3], vec.dtype), vec.lanes)
+        with builder.if_else(builder.icmp_signed(">=", left, ir.Constant(_I64, vec.lanes))) as (full, part):
+            with full:
+                whole, from_full = _load(builder, pointer, kind), builder.block
+            with part:
+                mask = _first_lanes(builder, left, vec.lanes)
+                loaded = builder.select(mask, _masked_load(builder, pointer, kind, mask), fill)
+                from_part = builder.block
+        result = builder.phi(kind)
+        result.add_incoming(whole, from_full)
+        result.add_incoming(loaded, from_part)
+        return result
+
+    return vec(array, types.intp, types.intp, fill), codegen
+
+
+@intrinsic
+def vstore_until(typingctx, array, index, end, value):
+    """array[index:end] = value, at most `lanes` numbers."""
+
+    def codegen(context, builder, sig, args):
+        target, index, end, value = args
+        vec = sig.args[3]
+        pointer = _address(context, builder, array, target, index)
+        left = builder.sub(end, index)
+        with builder.if_else(builder.icmp_signed(">=", left, ir.Constant(_I64, vec.lanes))) as (full, part):
+            with full:
+                _store(builder, value, pointer)
+            with part:
+                _masked_store(builder, value, pointer, _first_lanes(builder, left, vec.lanes))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), codegen
 
 
 @intrinsic
@@ -598,6 +671,47 @@ def polynomial(*coefficients):
 
     declare.__doc__ = "The polynomial, lane by lane."
     return intrinsic(declare)
+
+
+@intrinsic
+def vcopysign(typingctx, x, sign):
+    """Magnitude of x, sign of `sign`, lane by lane."""
+
+    def codegen(context, builder, sig, args):
+        return _call(builder, f"llvm.copysign.{_suffix(args[0].type)}", args[0].type, args)
+
+    return x(x, sign), codegen
+
+
+@intrinsic
+def vscale(typingctx, x, n):
+    """x * 2**n for whole-number float lanes n, rounded once: denormals included, Inf beyond the range.
+
+    |n| may be up to 250 (float32), 2000 (float64).
+    """
+
+    def scale_avx512(builder, x, n):
+        suffix, mask = ("ps", ir.IntType(16)) if x.type.count == 16 else ("pd", ir.IntType(8))
+        args = [x, n, x, ir.Constant(mask, -1), ir.Constant(_I32, 4)]  # all lanes, the current rounding mode
+        return _call(builder, f"llvm.x86.avx512.mask.scalef.{suffix}.512", x.type, args)
+
+    def scale_bits(builder, x, n):
+        # Two powers, because 2**n alone may lie outside the range of exponents.
+        mantissa, bias = (23, 127) if _bytes(x.type) == 4 else (52, 1023)
+        kind = ir.VectorType(ir.IntType(8 * _bytes(x.type)), x.type.count)
+        whole = builder.fptosi(n, kind)
+        half = builder.ashr(whole, ir.Constant(kind, [1] * kind.count))
+        for part in (half, builder.sub(whole, half)):
+            biased = builder.add(part, ir.Constant(kind, [bias] * kind.count))
+            power = builder.shl(biased, ir.Constant(kind, [mantissa] * kind.count))
+            # A flag of its own keeps this product from being regrouped.
+            x = builder.fmul(x, builder.bitcast(power, x.type), flags=("contract",))
+        return x
+
+    def codegen(context, builder, sig, args):
+        return (scale_avx512 if VECTOR_BYTES == 64 else scale_bits)(builder, *args)
+
+    return x(x, n), codegen
 
 
 def _reduction(combine, text):
