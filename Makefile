@@ -1,0 +1,62 @@
+# handloom's commands. Everything happens in ./.venv, which the first command makes; PYTHON picks the interpreter.
+
+PYTHON ?= python3
+OUT ?= demo-results
+# The build of torch does not matter to the tests; where the index offers the one for CPUs, it is the smallest.
+ORACLES ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+SHELL := /bin/sh
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-oracles bench clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.demo ## train a CNN and an LSTM on handwritten digits; OUT=folder says where results go
+	$(BIN)/handloom demo --out "$(OUT)"
+
+test: $(VENV)/.test ## style, then all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+test-oracles: $(VENV)/.oracles ## the tests that compare with torch, which this installs
+	HANDLOOM_ORACLES=1 $(BIN)/python -m pytest -m oracle
+
+bench: $(VENV)/.demo ## measure kernels and training steps on this machine
+	$(BIN)/handloom bench
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist *.egg-info demo-results .pytest_cache .ruff_cache .benchmarks .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each set of packages: what is installed is looked at again only when pyproject.toml changes.
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	    echo "make: there is no $(PYTHON): install Python 3.11 to 3.13, or name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	    echo "make: handloom needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is `$(PYTHON) --version 2>&1 | head -n 1`:" \
+	         "name another one, for example: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "make: $(PYTHON) cannot make virtual environments (its venv module is missing):" \
+	         "install it, on Debian and Ubuntu with: sudo apt install python3-venv"; exit 1; }
+	@echo "making $(VENV) and installing into it (the first time this downloads packages)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/.made
+	@$(PIP) --editable '.[plot]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.made
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.oracles: $(VENV)/.test
+	@$(PIP) '$(ORACLES)'
+	@touch $@
