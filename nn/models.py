@@ -70,22 +70,6 @@ class Model(Trainer, Layer):
 
         load_weights(self, path)
 
-    def get_compile_config(self):
-        """What `compile` was told, as plain data; None before."""
-        if self.optimizer is None:
-            return None
-        from . import losses, metrics, optimizers
-
-        return {
-            "optimizer": optimizers.serialize(self.optimizer),
-            "loss": losses.serialize(self.loss),
-            "metrics": [metrics.serialize(metric) for metric in self._metrics],
-        }
-
-    def compile_from_config(self, config):
-        """`compile` with what `get_compile_config` returned."""
-        self.compile(**config)
-
 
 class Sequential(Model):
     """Layers one after the other.
@@ -210,8 +194,11 @@ def _layer_from(entry, custom_objects):
     return known[name].from_config(config)
 
 
-def load_model(path, custom_objects=None):
-    """The model that `Model.save` wrote; `custom_objects` holds the classes of your own that it uses, by name."""
+def load_model(path, custom_objects=None, compile=True):
+    """The model that `Model.save` wrote, compiled as it was.
+
+    `custom_objects` holds the classes and functions of your own that it uses, by their names.
+    """
     from .serialization import load_model
 
-    return load_model(path, custom_objects)
+    return load_model(path, custom_objects, compile)

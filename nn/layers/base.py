@@ -65,6 +65,7 @@ class Layer:
     autocast = True
     built = False
     dtype = None
+    build_shape = None  # input shape, as of the build
     output_shape = None  # as of the build or the first call
     _training = False
     _trainable = True
@@ -146,6 +147,7 @@ class Layer:
 
     def build(self, input_shape):
         """Makes the parameters for inputs of this shape (with the batch axis first, None for any length)."""
+        self.build_shape = input_shape
         self.built = True
 
     def _build_for(self, input_shape):
@@ -341,6 +343,7 @@ def _marking_built(build):
     @functools.wraps(build)
     def marked(self, input_shape):
         build(self, input_shape)
+        self.build_shape = input_shape
         self.built = True
 
     return marked

@@ -1,0 +1,249 @@
+"""Models and weights in files: safetensors, with the configuration as JSON in the metadata.
+
+    weights      one tensor each, under the path that `named_weights` gives it ("dense/kernel")
+    optimizer    its state under "optimizer:0/m" and so on; only in files that `save_model` wrote
+    metadata     {"handloom": JSON of format, version, kind and, for models, class, config, build shape, compile}
+
+Files are written beside their final place, brought to the disk and renamed, so that a crash leaves the old file or
+the new one and never half of one. Loading checks everything before it changes anything.
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from . import losses, metrics, optimizers
+from .tensor import no_grad
+
+__all__ = ["load_model", "load_weights", "save_model", "save_weights"]
+
+_FORMAT = 1
+_STATE = "optimizer:"
+
+
+def save_weights(model, path: str | os.PathLike) -> None:
+    """Write the weights of a model, or of a single layer, to a safetensors file."""
+    _write("save_weights", path, _weights_of("save_weights", model), {"kind": "weights"})
+
+
+def load_weights(model, path: str | os.PathLike) -> None:
+    """Read weights back into a model, or a layer, of the same structure.
+
+    Args:
+        model: Must be built: its weights say which names and shapes are expected.
+        path: A file that `save_weights` or `save_model` wrote, or any safetensors file with the same names.
+    """
+    arrays, _ = _read("load_weights", path)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(_STATE)}
+    _assign("load_weights", model, arrays, path)
+
+
+def save_model(model, path: str | os.PathLike) -> None:
+    """Write a model: its configuration, its weights and, if it is compiled, how, with the optimizer's state."""
+    arrays = _weights_of("save", model)
+    header = {
+        "kind": "model",
+        "class_name": type(model).__name__,
+        "config": model.get_config(),
+        "build_shape": model.build_shape,
+        "compile": None,
+    }
+    if model.optimizer is not None:
+        header["compile"] = {
+            "optimizer": _pack(optimizers, model.optimizer),
+            "loss": _pack(losses, model.loss),
+            "metrics": [_pack(metrics, metric) for metric in model.metrics],
+        }
+        arrays.update({_STATE + name: array for name, array in model.optimizer.state_arrays().items()})
+    _write("save", path, arrays, header)
+
+
+def load_model(path: str | os.PathLike, custom_objects: dict | None = None, compile: bool = True):
+    """Make the model that `save_model` wrote, with its weights, ready to predict or to go on training.
+
+    Args:
+        path: The file.
+        custom_objects: Classes and functions of your own that the model uses, by their names.
+        compile: Whether to compile it as it was, and give the optimizer its state back.
+    """
+    arrays, header = _read("load_model", path)
+    if header.get("kind") != "model":
+        raise ValueError(
+            f"load_model: {path} holds weights alone: make the model and call its load_weights, "
+            "or write the file with model.save"
+        )
+    custom_objects = custom_objects or {}
+    model = _model_from(header, custom_objects)
+    state = {name.removeprefix(_STATE): arrays.pop(name) for name in list(arrays) if name.startswith(_STATE)}
+    _assign("load_model", model, arrays, path)
+    if compile and header["compile"]:
+        packed = header["compile"]
+        model.compile(
+            optimizer=_unpack(optimizers, packed["optimizer"], custom_objects),
+            loss=_unpack(losses, packed["loss"], custom_objects),
+            metrics=[_unpack(metrics, metric, custom_objects) for metric in packed["metrics"]],
+        )
+        if len(state) > 1:  # more than the count of steps: it had parameters
+            model.optimizer.bind(model.trainable_weights)
+        model.optimizer.load_state_arrays(state)
+    return model
+
+
+def _model_from(header: dict, custom_objects: dict):
+    """The model of a file's header, built but with fresh weights."""
+    from .models import Sequential
+
+    name = header["class_name"]
+    cls = {"Sequential": Sequential, **custom_objects}.get(name)
+    if cls is None:
+        raise ValueError(
+            f"load_model: the class {name} is not handloom's own: pass custom_objects={{{name!r}: {name}}}"
+        )
+    if issubclass(cls, Sequential):
+        model = cls.from_config(header["config"], custom_objects)
+    else:
+        model = cls.from_config(header["config"])
+    shape = _as_tuple(header["build_shape"])
+    if not model.built:
+        model.build(shape)
+    if not all(layer.built for layer in model.all_layers()):  # layers that only a call can build
+        with no_grad():
+            model(_zeros(shape, model.dtype))
+    return model
+
+
+def _zeros(shape, dtype):
+    """An input of that shape; 1 stands for lengths that are not fixed. Several inputs have a tuple of shapes."""
+    if isinstance(shape[0], tuple):
+        return tuple(_zeros(part, dtype) for part in shape)
+    return np.zeros([1 if length is None else length for length in shape], dtype)
+
+
+def _pack(module, thing) -> dict:
+    """An optimizer, loss or metric as plain data; one of the user's own under its name."""
+    try:
+        return module.serialize(thing)
+    except ValueError:
+        return {"custom": getattr(getattr(thing, "function", None), "__name__", None) or type(thing).__name__}
+
+
+def _unpack(module, packed: dict, custom_objects: dict):
+    """The reverse of `_pack`."""
+    if "custom" not in packed:
+        return module.get(packed)
+    name = packed["custom"]
+    if name not in custom_objects:
+        raise ValueError(
+            f"load_model: {name} of {module.__name__.rpartition('.')[2]} is not handloom's own: "
+            f"pass custom_objects={{{name!r}: ...}}, or compile=False"
+        )
+    return module.get(custom_objects[name])
+
+
+def _as_tuple(shape):
+    """JSON knows lists alone; shapes are tuples, also inside tuples."""
+    return tuple(map(_as_tuple, shape)) if isinstance(shape, list) else shape
+
+
+def _weights_of(operation: str, model) -> dict[str, np.ndarray]:
+    weights = dict(model.named_weights())
+    if not weights and not model.built:
+        raise ValueError(
+            f"{operation}: {model.name!r} has no weights yet: call it once, or give its first layer an input_shape"
+        )
+    return {name: weight.numpy() for name, weight in weights.items()}
+
+
+def _assign(operation: str, model, arrays: dict, path) -> None:
+    """Copy the arrays into the model's weights, after checking that every one fits."""
+    expected = dict(model.named_weights())
+    if not expected and arrays and not model.built:
+        raise ValueError(
+            f"{operation}: {model.name!r} has no weights yet: call it once, or give its first layer an input_shape"
+        )
+    if expected.keys() != arrays.keys():
+        lacking = [name for name in expected if name not in arrays]
+        surplus = [name for name in arrays if name not in expected]
+        differences = [f"{what} {_some(names)}" for what, names in (("no", lacking), ("also", surplus)) if names]
+        raise ValueError(
+            f"{operation}: {path} does not fit {model.name!r}: it has {' and '.join(differences)}: "
+            "names and number of layers must be those of the saved model"
+        )
+    for name, weight in expected.items():
+        if arrays[name].shape != weight.shape:
+            raise ValueError(
+                f"{operation}: {path} does not fit {model.name!r}: {name} is {arrays[name].shape} in the file and "
+                f"{weight.shape} in the model: they must be equal"
+            )
+        if arrays[name].dtype.kind != "f":
+            raise TypeError(f"{operation}: {path}: {name} holds {arrays[name].dtype}: weights must be floating-point")
+    for name, weight in expected.items():
+        weight.assign(arrays[name])
+
+
+def _some(names: list[str]) -> str:
+    """A list of names that stays readable."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _write(operation: str, path, arrays: dict[str, np.ndarray], header: dict) -> None:
+    """Write beside the path, bring it to the disk, rename; on any failure what was there before stays."""
+    from safetensors.numpy import save_file
+
+    from .. import __version__
+
+    header = {"format": _FORMAT, "version": __version__, **header}
+    try:
+        text = json.dumps(header)
+    except TypeError as error:
+        raise TypeError(
+            f"{operation}: the configuration cannot be saved ({error}): get_config must return numbers, texts, lists "
+            "and dicts alone"
+        ) from error
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    target = Path(os.path.realpath(path))  # a link stays a link
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        save_file(arrays, temporary, metadata={"handloom": text})
+        _bring_to_disk(temporary)
+        os.replace(temporary, target)
+    except Exception as error:
+        raise OSError(f"{operation}: could not write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    _bring_to_disk(target.parent)
+
+
+def _bring_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(operation: str, path) -> tuple[dict[str, np.ndarray], dict]:
+    """All arrays of a file, and handloom's part of its metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    from .. import __version__
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{operation}: {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("handloom", "{}"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{operation}: {path} is not a whole safetensors file: {error}") from error
+    if header.get("format", _FORMAT) > _FORMAT:
+        raise ValueError(
+            f"{operation}: {path} was written by handloom {header.get('version')}, in format {header['format']}; "
+            f"this is {__version__}, which reads formats up to {_FORMAT}: upgrade handloom"
+        )
+    return arrays, header
