@@ -10,34 +10,35 @@ from .tensor import Tensor
 
 
 class Batches:
-    """The batches of `x` and `y` (which may be None): slices in order, or gathered in the order given.
+    """The batches of `x` and `y` as pairs: slices in order (`y` may be None), or gathered by a permutation `order`.
 
     Gathered batches lie in buffers that are used again for the next batch, so an epoch allocates nothing.
     """
 
     def __init__(self, x, y, batch_size):
-        self.arrays = [x] if y is None else [x, y]
+        self.x, self.y = x, y
         self.batch_size = min(batch_size, len(x))
-        self.order = None  # a permutation of the samples
+        self.order = None
         self._buffers = None
 
     def __len__(self):
-        return -(-len(self.arrays[0]) // self.batch_size)
+        return -(-len(self.x) // self.batch_size)
 
     def __iter__(self):
-        size = self.batch_size
+        size, x, y = self.batch_size, self.x, self.y
         if self.order is None:
-            for start in range(0, len(self.arrays[0]), size):
-                yield [array[start : start + size] for array in self.arrays]
+            for start in range(0, len(x), size):
+                yield x[start : start + size], None if y is None else y[start : start + size]
             return
         if self._buffers is None:
-            self._buffers = [np.empty_like(array, shape=(size, *array.shape[1:])) for array in self.arrays]
-        for start in range(0, len(self.order), size):
+            self._buffers = [np.empty_like(array, shape=(size, *array.shape[1:])) for array in (x, y)]
+        x_buffer, y_buffer = self._buffers
+        for start in range(0, len(x), size):
             rows = self.order[start : start + size]
-            yield [
-                array.take(rows, 0, buffer[: len(rows)], "clip")  # the default, "raise", would go through a copy
-                for array, buffer in zip(self.arrays, self._buffers)
-            ]
+            if len(rows) < size:
+                x_buffer, y_buffer = x_buffer[: len(rows)], y_buffer[: len(rows)]
+            # mode "clip", because "raise" goes through a copy, and the rows are known to exist
+            yield x.take(rows, 0, x_buffer, "clip"), y.take(rows, 0, y_buffer, "clip")
 
     def sample(self, batch, row):
         """Which sample is row `row` of batch `batch`."""

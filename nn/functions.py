@@ -42,12 +42,20 @@ class Function:
         return f"<function {self.name} on tensors>"
 
     def __call__(self, *args, **options):
-        inputs = args[: self.arity]
-        needs = tuple([isinstance(arg, Tensor) and arg.requires_grad for arg in inputs])
-        arrays = [arg.data if isinstance(arg, Tensor) else arg for arg in args]
-        if True in needs and _mode.recording:
+        arrays, needs, depth, needed = [], [False] * self.arity, 0, False
+        for index, arg in enumerate(args):
+            if isinstance(arg, Tensor):
+                arrays.append(arg.data)
+                if arg.requires_grad and index < self.arity:
+                    needs[index] = needed = True
+                    node = arg._node
+                    if node is not None and node.depth >= depth:
+                        depth = node.depth + 1
+            else:
+                arrays.append(arg)
+        if needed and _mode.recording:
             y, saved = self.forward(*arrays, **options)
-            return self.wrap(y, Node(self.backward, saved, inputs, needs))
+            return self.wrap(y, Node(self.backward, saved, args, tuple(needs), depth))
         return self.wrap(self.plain(*arrays, **options), None)
 
     wrap = staticmethod(made_by)
@@ -60,7 +68,7 @@ class _Remembering(Function):
 
     def __call__(self, x, **options):
         x = x if isinstance(x, Tensor) else Tensor(x)
-        y = super().__call__(x, **options)
+        y = Function.__call__(self, x, **options)
         if options.get("axis", -1) in (-1, x.data.ndim - 1):
             y.logits = (self.name, x)
         return y
@@ -75,10 +83,14 @@ class _Recurrent(Function):
     def wrap(results, node):
         y, (h, c) = results
         if node is not None:
-            lstm_backward = node.backward
-            node.grad = [None, None, None]
-            node.backward = lambda grads, saved, needs: lstm_backward(grads[0], saved, needs, dh=grads[1], dc=grads[2])
+            node.outputs = 3
+            node.backward = _lstm_backward
         return made_by(y, node, 0), made_by(h, node, 1), made_by(c, node, 2)
+
+
+def _lstm_backward(grads, saved, needs):
+    dy, dh, dc = grads
+    return kernels.lstm_backward(dy, saved, needs, dh=dh, dc=dc)
 
 
 matmul = Function("matmul", 2)

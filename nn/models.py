@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from . import layers as _layers
+from . import serialization
 from .layers.base import Layer, snake_case
 from .layers.input import Input
+from .serialization import load_model
 from .training import Trainer
 from .utils import did_you_mean
 
@@ -53,22 +55,32 @@ class Model(Trainer, Layer):
         summary(self, line_length, print_fn)
 
     def save(self, path):
-        """Writes the whole model to one safetensors file: configuration, weights, and what `compile` was told."""
-        from .serialization import save_model
-
-        save_model(self, path)
+        """Writes the whole model to one safetensors file: configuration, weights, and how it was compiled."""
+        serialization.save_model(self, path)
 
     def save_weights(self, path):
         """Writes the weights alone to a safetensors file."""
-        from .serialization import save_weights
-
-        save_weights(self, path)
+        serialization.save_weights(self, path)
 
     def load_weights(self, path):
-        """Reads weights that `save_weights` or `save` wrote into this model, which must be built the same way."""
-        from .serialization import load_weights
+        """Reads weights that `save_weights` or `save` wrote into this model, which must be put together likewise."""
+        serialization.load_weights(self, path)
 
-        load_weights(self, path)
+    def build(self, input_shape):
+        """Makes all weights, by calling the model on zeros."""
+        self._mark_built(input_shape)
+        self.compute_output_shape(input_shape)
+
+    def _build_for(self, input_shape):
+        """The first call builds the layers as it reaches them, so there is no need to try first."""
+        if type(self).build is Model.build:
+            self._mark_built(input_shape)
+        else:
+            super()._build_for(input_shape)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
 
 
 class Sequential(Model):
@@ -135,7 +147,7 @@ class Sequential(Model):
             layer._build_for(shape)
             try:
                 shape = layer.output_shape = layer.compute_output_shape(shape)
-            except NotImplementedError:  # a layer of the user's own: the rest is built on the first call
+            except NotImplementedError:  # the rest is built on the first call
                 return
         self.output_shape = shape
 
@@ -192,13 +204,3 @@ def _layer_from(entry, custom_objects):
     if known[name] is Sequential:
         return Sequential.from_config(config, custom_objects)
     return known[name].from_config(config)
-
-
-def load_model(path, custom_objects=None, compile=True):
-    """The model that `Model.save` wrote, compiled as it was.
-
-    `custom_objects` holds the classes and functions of your own that it uses, by their names.
-    """
-    from .serialization import load_model
-
-    return load_model(path, custom_objects, compile)

@@ -12,7 +12,9 @@ holds it. `backward()` takes it apart as it goes: each node drops what it saved 
 from __future__ import annotations
 
 import threading
+from bisect import insort
 from contextlib import ContextDecorator
+from operator import attrgetter
 
 import numpy as np
 
@@ -48,22 +50,21 @@ class no_grad(ContextDecorator):
 
 
 class Node:
-    """One recorded operation: how to go back through it, and from which tensors it came."""
+    """One recorded operation: how to go back through it, and from which tensors it came.
 
-    __slots__ = ("backward", "saved", "inputs", "needs", "grad")
+    `depth` is one more than that of the deepest node among its inputs. Going back from the deepest node to the
+    shallowest visits every node after all that was made from its outputs.
+    """
 
-    def __init__(self, backward, saved, inputs, needs, grad=None):
+    __slots__ = ("backward", "saved", "inputs", "needs", "depth", "grad", "outputs")
+
+    def __init__(self, backward, saved, inputs, needs, depth):
         self.backward = backward  # (grad, saved, needs) -> one gradient, or None, for each input
         self.saved = saved
         self.inputs = inputs
         self.needs = needs
-        self.grad = grad  # what has arrived from above; a list where the operation has several outputs
-
-    def receive(self, grad, index):
-        if index is None:
-            self.grad = grad if self.grad is None else added(self.grad, grad)
-        else:
-            self.grad[index] = grad if self.grad[index] is None else added(self.grad[index], grad)
+        self.depth = depth
+        self.grad = None  # what has arrived from above; a list where the operation has several `outputs`
 
 
 def added(a, b):
@@ -170,7 +171,8 @@ class Tensor:
                     f"backward: the tensor has shape {self.shape}: only a scalar starts by itself, reduce it "
                     "(for example .sum() or .mean()) or pass grad="
                 )
-            grad = np.ones_like(self.data)
+            grad = self.data.copy()
+            grad.fill(1)
         else:
             grad = grad.data if isinstance(grad, Tensor) else np.asarray(grad, self.data.dtype)
             if grad.shape != self.shape:
@@ -277,15 +279,22 @@ def made_by(data, node, index=None):
     return tensor
 
 
+_depth = attrgetter("depth")
+
+
 def _walk(root, index, grad):
-    """Sends `grad` back from `root`: each node runs once, after everything that was made from its outputs."""
-    uses = _count_uses(root)
-    root.receive(grad, index)
-    ready = [root]
-    while ready:
-        node = ready.pop()
-        gradients = node.backward(node.grad, node.saved, node.needs)
+    """Sends `grad` back from output `index` of `root`: each node runs once, when all that it receives has arrived."""
+    _receive(root, index, grad)
+    waiting = [root]  # by depth, the deepest last
+    while waiting:
+        node = waiting.pop()
         inputs = node.inputs
+        if inputs is None:
+            raise ValueError(
+                "backward: a part of this graph was freed by an earlier backward(): add the losses and go back once, "
+                "or compute the forward pass again"
+            )
+        gradients = node.backward(node.grad, node.saved, node.needs)
         node.inputs = node.saved = node.grad = None
         for tensor, needed, gradient in zip(inputs, node.needs, gradients):
             if not needed:
@@ -293,32 +302,20 @@ def _walk(root, index, grad):
             source = tensor._node
             if source is None:
                 tensor.grad = gradient if tensor.grad is None else added(tensor.grad, gradient)
-                continue
-            source.receive(gradient, tensor._index)
-            uses[source] -= 1
-            if not uses[source]:
-                ready.append(source)
+            elif _receive(source, tensor._index, gradient):
+                insort(waiting, source, key=_depth)
 
 
-def _count_uses(root):
-    """How often each node below `root` is reached: once per use of one of its outputs."""
-    uses = {root: 0}
-    below = [root]
-    while below:
-        node = below.pop()
-        if node.inputs is None:
-            raise ValueError(
-                "backward: a part of this graph was freed by an earlier backward(): add the losses and go back once, "
-                "or compute the forward pass again"
-            )
-        for tensor, needed in zip(node.inputs, node.needs):
-            if needed and (source := tensor._node) is not None:
-                if source in uses:
-                    uses[source] += 1
-                else:
-                    uses[source] = 1
-                    below.append(source)
-    return uses
+def _receive(node, index, grad):
+    """Adds the gradient of an output to what the node has; True if it is the first."""
+    first = node.grad is None
+    if index is None:
+        node.grad = grad if first else added(node.grad, grad)
+        return first
+    if first:
+        node.grad = [None] * node.outputs
+    node.grad[index] = grad if node.grad[index] is None else added(node.grad[index], grad)
+    return first
 
 
 from . import functions  # noqa: E402  (functions needs the classes above)

@@ -46,6 +46,10 @@ class Trainer:
         self.optimizer, self.loss, self.run_eagerly = optimizer, loss, bool(run_eagerly)
 
     @property
+    def metrics(self):
+        return list(self._metrics)
+
+    @property
     def metrics_names(self):
         """What `evaluate` returns, in this order."""
         return ["loss", *(metric.name for metric in self._metrics)]
@@ -120,7 +124,7 @@ class Trainer:
         outputs = []
         with no_grad(), self._in_mode(False), ProgressBar(verbose, len(batches)) as bar:
             bar.epoch_begin()
-            for index, (x,) in enumerate(batches):
+            for index, (x, _) in enumerate(batches):
                 _tell(on_batch_begin, index)
                 y = self(made_by(x, None))
                 if not isinstance(y, Tensor):
@@ -160,7 +164,7 @@ class Trainer:
         for epoch in epochs:
             _tell(on_epoch_begin, epoch)
             if shuffle:
-                batches.order = self._next_order(len(batches.arrays[0]), epoch)
+                batches.order = self._next_order(len(batches.x), epoch)
             if bar is not None:
                 bar.epoch_begin(epoch)
             logs = self._train_epoch(batches, epoch, bar, callbacks)

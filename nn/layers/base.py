@@ -13,7 +13,7 @@ import numpy as np
 from .. import initializers
 from ..device import check_device
 from ..functions import cast
-from ..tensor import Parameter, Tensor
+from ..tensor import Parameter, Tensor, no_grad
 from ..utils import did_you_mean, get_seed, next_stream
 from .arguments import as_dtype, as_positive_int, as_shape
 from .input import Input
@@ -65,7 +65,7 @@ class Layer:
     autocast = True
     built = False
     dtype = None
-    build_shape = None  # input shape, as of the build
+    build_shape = None  # the input shape that it was built for
     output_shape = None  # as of the build or the first call
     _training = False
     _trainable = True
@@ -147,22 +147,30 @@ class Layer:
 
     def build(self, input_shape):
         """Makes the parameters for inputs of this shape (with the batch axis first, None for any length)."""
-        self.build_shape = input_shape
+        self._mark_built(input_shape)
+
+    def _mark_built(self, input_shape):
         self.built = True
+        self.build_shape = tuple(input_shape)
 
     def _build_for(self, input_shape):
         """`build`, once; sub-layers made in it take over the modes that were set before."""
         if not self.built:
             self.build(input_shape)
-            self.built = True
             if self._training:
                 self.training = True
             if not self._trainable:
                 self.trainable = False
 
     def compute_output_shape(self, input_shape):
-        """The output's shape for this input shape, None for any length: lets a model be built before its first call."""
-        raise NotImplementedError(f"{type(self).__name__}: define compute_output_shape(self, input_shape)")
+        """The output's shape for this input shape, None for any length; found by a call on zeros if not redefined."""
+        if None in input_shape[1:]:
+            raise NotImplementedError(
+                f"{type(self).__name__}: define compute_output_shape(self, input_shape): the output's shape for inputs "
+                f"{tuple(input_shape)} cannot be found by trying"
+            )
+        with no_grad():
+            return _shape_of(self(_zeros(input_shape, self.dtype), training=False))
 
     def add_weight(self, shape=None, initializer=None, dtype=None, trainable=True, name=None):
         """A new parameter of this layer, drawn from the initializer (Glorot's uniform, zeros for one axis or none)."""
@@ -343,8 +351,7 @@ def _marking_built(build):
     @functools.wraps(build)
     def marked(self, input_shape):
         build(self, input_shape)
-        self.build_shape = input_shape
-        self.built = True
+        self._mark_built(input_shape)
 
     return marked
 
@@ -358,6 +365,13 @@ def _found_in(label, value):
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _found_in(f"{label}/{key}", item)
+
+
+def _zeros(shape, dtype):
+    """One sample of zeros; a tuple of them for a tuple of shapes."""
+    if isinstance(shape[0], tuple):
+        return tuple(_zeros(part, dtype) for part in shape)
+    return Tensor(np.zeros((1, *shape[1:]), dtype))
 
 
 def _shape_of(x):
