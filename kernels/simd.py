@@ -26,6 +26,7 @@ from numba.core import cgutils, config
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
+from numba.np import arrayobj
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The machine
@@ -217,6 +218,43 @@ def _store_part(builder, value, pointer, count):
 # Vectors: load, store, broadcast
 
 
+def _array_at(context, builder, dtype, data, count):
+    """The type and value of a 1-D array of numbers that lie at `data`, whoever owns them."""
+    kind = types.Array(dtype, 1, "C")
+    element = context.get_data_type(dtype)
+    size = ir.Constant(_I64, dtype.bitwidth // 8)
+    array = context.make_array(kind)(context, builder)
+    data = builder.bitcast(data, element.as_pointer())
+    arrayobj.populate_array(array, data=data, shape=[count], strides=[size], itemsize=size, meminfo=None)
+    return array._getvalue()
+
+
+@intrinsic(prefer_literal=True)
+def stack_array(typingctx, dtype, count):
+    """A 1-D array on the stack, not filled: np.empty inside a kernel costs half a second to compile."""
+
+    def codegen(context, builder, sig, args):
+        memory = cgutils.alloca_once(builder, ir.ArrayType(context.get_data_type(dtype.dtype), count.literal_value))
+        memory.align = VECTOR_BYTES
+        return _array_at(context, builder, dtype.dtype, memory, ir.Constant(_I64, count.literal_value))
+
+    return types.Array(dtype.dtype, 1, "C")(dtype, count), codegen
+
+
+@intrinsic
+def viewed(typingctx, array, like):
+    """The same memory as an array of other numbers: of `like`'s dtype (an array) or of the dtype `like`."""
+
+    def codegen(context, builder, sig, args):
+        source = context.make_array(array)(context, builder, args[0])
+        old, new = array.dtype.bitwidth, like.dtype.bitwidth
+        count = builder.mul(builder.extract_value(source.shape, 0), ir.Constant(_I64, old))
+        count = builder.udiv(count, ir.Constant(_I64, new))
+        return _array_at(context, builder, like.dtype, source.data, count)
+
+    return types.Array(like.dtype, 1, "C")(array, like), codegen
+
+
 @intrinsic
 def lanes(typingctx, x):
     """Lanes of a vector of x's dtype (x an array, a vector or a scalar); a constant of the compiled code."""
@@ -346,51 +384,6 @@ def vstore_as_part(typingctx, array, index, value, count):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value, types.intp), codegen
-
-
-@intrinsic
-def vload_until(typingctx, array, index, end, fill):
-    """The vector at array[index:end]; where fewer than `lanes` numbers are left, `fill` takes the other lanes."""
-    vec = Vec(array.dtype)
-
-    def codegen(context, builder, sig, args):
-        value, index, end, fill = args
-        kind = context.get_value_type(vec)
-        pointer = _address(context, builder, array, value, index)
-        left = builder.sub(end, index)
-        fill = _splat(builder, context.cast(builder, fill, sig.args[3], vec.dtype), vec.lanes)
-        with builder.if_else(builder.icmp_signed(">=", left, ir.Constant(_I64, vec.lanes))) as (full, part):
-            with full:
-                whole, from_full = _load(builder, pointer, kind), builder.block
-            with part:
-                mask = _first_lanes(builder, left, vec.lanes)
-                loaded = builder.select(mask, _masked_load(builder, pointer, kind, mask), fill)
-                from_part = builder.block
-        result = builder.phi(kind)
-        result.add_incoming(whole, from_full)
-        result.add_incoming(loaded, from_part)
-        return result
-
-    return vec(array, types.intp, types.intp, fill), codegen
-
-
-@intrinsic
-def vstore_until(typingctx, array, index, end, value):
-    """array[index:end] = value, at most `lanes` numbers."""
-
-    def codegen(context, builder, sig, args):
-        target, index, end, value = args
-        vec = sig.args[3]
-        pointer = _address(context, builder, array, target, index)
-        left = builder.sub(end, index)
-        with builder.if_else(builder.icmp_signed(">=", left, ir.Constant(_I64, vec.lanes))) as (full, part):
-            with full:
-                _store(builder, value, pointer)
-            with part:
-                _masked_store(builder, value, pointer, _first_lanes(builder, left, vec.lanes))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp, value), codegen
 
 
 @intrinsic
@@ -656,13 +649,17 @@ def lane_numbers(typingctx, like):
     return vec(like), codegen
 
 
-def polynomial(*coefficients):
-    """A function of a vector x: coefficients[0] + coefficients[1] x + coefficients[2] x^2 ..., by Horner's rule."""
+def polynomial(*coefficients, double=None):
+    """A function of a vector x: coefficients[0] + coefficients[1] x + coefficients[2] x^2 ..., by Horner's rule.
+
+    double : the coefficients for float64, where they are others.
+    """
 
     def declare(typingctx, x):
         def codegen(context, builder, sig, args):
             element = context.get_value_type(x.dtype)
-            *rest, value = (_splat(builder, ir.Constant(element, c), x.lanes) for c in coefficients)
+            chosen = double if double and x.dtype == types.float64 else coefficients
+            *rest, value = (_splat(builder, ir.Constant(element, c), x.lanes) for c in chosen)
             for constant in reversed(rest):
                 value = _fma(builder, value, args[0], constant)
             return value
@@ -670,6 +667,21 @@ def polynomial(*coefficients):
         return x(x), codegen
 
     declare.__doc__ = "The polynomial, lane by lane."
+    return intrinsic(declare)
+
+
+def constant(single, double):
+    """A function of a vector: a number that depends on its dtype (float32 or float64)."""
+
+    def declare(typingctx, x):
+        number = types.float64 if isinstance(single, float) else types.int64
+
+        def codegen(context, builder, sig, args):
+            return context.get_constant(number, double if x.dtype.bitwidth == 64 else single)
+
+        return number(x), codegen
+
+    declare.__doc__ = f"{single!r} for 32-bit lanes, {double!r} for 64-bit lanes."
     return intrinsic(declare)
 
 
@@ -871,6 +883,28 @@ tile_outer_at_part = _declare_outer(
 
 
 @intrinsic
+def tile_outer_rows(typingctx, tile, a, a0, stride, rows, b, b0):
+    """tile_outer where only `rows` rows of a exist: the last one stands in for the others."""
+
+    def codegen(context, builder, sig, args):
+        stack, a_value, a0, stride, rows, b_value, b0 = args
+        first = _address(context, builder, a, a_value, a0)
+        last = builder.sub(rows, ir.Constant(_I64, 1))
+
+        def scalars(i):
+            row = ir.Constant(_I64, i)
+            row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            return builder.gep(first, [builder.mul(stride, row)], inbounds=True)
+
+        pointer = _address(context, builder, b, b_value, b0)
+        _outer(context, builder, tile, stack, scalars, _row_of_vectors(context, builder, tile, pointer, None))
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(tile, a, i, i, i, b, i), codegen
+
+
+@intrinsic
 def tile_fill_rows(typingctx, tile, row, index, count):
     """Every row of the tile becomes row[index:index + count] (a bias, for example), zero beyond."""
 
@@ -919,23 +953,46 @@ def tile_relu(typingctx, tile):
     return types.void(tile), codegen
 
 
+def _store_rows(context, builder, sig, args, index_of):
+    """Store the tile's rows below `rows`, row i at c[index_of(i):][:count]."""
+    tile, c = sig.args[:2]
+    stack, array, *_, rows, count = args
+    masks = _tile_part(count, tile, builder)
+    for i in range(tile.rows):
+        with builder.if_then(builder.icmp_signed("<", ir.Constant(_I64, i), rows)):
+            pointer = _address(context, builder, c, array, index_of(i))
+            for j in range(tile.columns):
+                place = builder.gep(pointer, [ir.Constant(_I64, j * tile.vec.lanes)], inbounds=True)
+                _masked_store(builder, builder.load(_slot(builder, stack, i * tile.columns + j)), place, masks[j])
+    return context.get_dummy_value()
+
+
 @intrinsic
 def tile_store(typingctx, tile, c, c0, stride, rows, count):
     """c[c0 + i * stride:][:count] = row i of the tile, for i below `rows`."""
 
     def codegen(context, builder, sig, args):
-        stack, array, c0, stride, rows, count = args
-        masks = _tile_part(count, tile, builder)
-        for i in range(tile.rows):
-            with builder.if_then(builder.icmp_signed("<", ir.Constant(_I64, i), rows)):
-                index = builder.add(c0, builder.mul(stride, ir.Constant(_I64, i)))
-                pointer = _address(context, builder, c, array, index)
-                for j in range(tile.columns):
-                    place = builder.gep(pointer, [ir.Constant(_I64, j * tile.vec.lanes)], inbounds=True)
-                    _masked_store(builder, builder.load(_slot(builder, stack, i * tile.columns + j)), place, masks[j])
-        return context.get_dummy_value()
+        c0, stride = args[2:4]
+        return _store_rows(
+            context, builder, sig, args, lambda i: builder.add(c0, builder.mul(stride, ir.Constant(_I64, i)))
+        )
 
     return types.void(tile, c, types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def tile_store_at(typingctx, tile, c, c0, table, t0, rows, count):
+    """c[c0 + table[t0 + i]:][:count] = row i of the tile, for i below `rows`."""
+
+    def codegen(context, builder, sig, args):
+        c0, places = args[2], _address(context, builder, table, *args[3:5])
+
+        def index_of(i):
+            return builder.add(c0, builder.load(builder.gep(places, [ir.Constant(_I64, i)], inbounds=True)))
+
+        return _store_rows(context, builder, sig, args, index_of)
+
+    return types.void(tile, c, types.intp, table, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic
