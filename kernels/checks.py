@@ -17,7 +17,9 @@ def floats(op: str, **arrays) -> None:
             continue
         dtype = array.dtype
         if dtype not in FLOATS:
-            raise TypeError(f"{op}: {name} is {dtype}: must be float32 or float64, for example {name}.astype('float32')")
+            raise TypeError(
+                f"{op}: {name} is {dtype}: must be float32 or float64, for example {name}.astype('float32')"
+            )
         if first is None:
             first, first_name = dtype, name
         elif dtype != first:

@@ -4,6 +4,7 @@ NumPy arrays mean the CPU, CuPy arrays the GPU. There is no fallback: a mixture,
 error that says so.
 """
 
+from functools import cache
 from importlib import import_module
 
 import numpy as np
@@ -33,6 +34,12 @@ def _device_of_type(op: str, name: str, array) -> str:
     if type(array).__module__.split(".")[0] == "cupy":
         return "cuda"
     raise TypeError(f"{op}: {name} is a {type(array).__name__}: must be a NumPy or a CuPy array, np.asarray makes one")
+
+
+@cache
+def backend(package: str, device: str):
+    """The module with an operation's kernels for a device; imported when it is first asked for."""
+    return import_module(f"{package}.{device}")
 
 
 class Variants:
@@ -65,7 +72,9 @@ class Variants:
     def _resolve(self, device, variant):
         ladder = self._devices.get(device)
         if ladder is None:
-            raise TypeError(f"{self._op}: no kernel for {device} arrays: there are kernels for {', '.join(self._devices)}")
+            raise TypeError(
+                f"{self._op}: no kernel for {device} arrays: there are kernels for {', '.join(self._devices)}"
+            )
         if variant is None:
             variant = next(reversed(ladder))
         if variant not in ladder:

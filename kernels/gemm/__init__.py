@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
-from ..dispatch import Variants, device_of
+from ..dispatch import Variants, backend, device_of
 
 # Activations whose derivative follows from their own output, so that nothing else need be kept for backward.
 FUSED_ACTIVATIONS = (None, "relu", "sigmoid", "tanh")
@@ -145,6 +145,8 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
     _check_dense(x, w, b, activation)
     y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x.dtype)
     rows = x if x.ndim == 2 else x.reshape(-1, w.shape[0])
+    if b is not None and not b.flags.c_contiguous:
+        b = b.copy()
     launcher(rows, w, y if y.ndim == 2 else y.reshape(-1, w.shape[1]), b, activation)
     return y
 
@@ -161,13 +163,12 @@ def dense_backward(dy, saved, needs=None):
     need_x, need_w, need_b = checks.wanted("dense_backward", needs, ("x", "w", "b"))
     checks.floats("dense_backward", x=x, dy=dy)
     checks.shape("dense_backward", y.shape, dy=dy)
-    from . import cpu
-
+    device = device_of("dense_backward", x=x, dy=dy)
     k, n = w.shape
     rows = dy.reshape(-1, n)
     if activation is not None or (need_b and has_bias):
-        rows, db = cpu.dense_epilogue_backward(rows, y.reshape(-1, n), activation)
-    launcher = VARIANTS["dense"].launcher("cpu", variant)
+        rows, db = backend(__name__, device).dense_epilogue_backward(rows, y.reshape(-1, n), activation)
+    launcher = VARIANTS["dense"].launcher(device, variant)
     dx = dw = None
     if need_x:
         dx = np.empty(x.shape, x.dtype)
@@ -198,7 +199,8 @@ def _matmul_shape(a, b, transpose_a, transpose_b):
         return np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n, k
     except ValueError:
         raise ValueError(
-            f"matmul: a is {a.shape} and b is {b.shape}: the batch dimensions {a.shape[:-2]} and {b.shape[:-2]} must broadcast"
+            f"matmul: a is {a.shape} and b is {b.shape}: "
+            f"the batch dimensions {a.shape[:-2]} and {b.shape[:-2]} must broadcast"
         ) from None
 
 
