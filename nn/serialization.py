@@ -207,7 +207,10 @@ def _write(operation: str, path, arrays: dict[str, np.ndarray], header: dict) ->
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode  # as the user's umask wants it; safetensors has its own idea
         save_file(arrays, temporary, metadata={"handloom": text})
+        temporary.chmod(mode)
         _bring_to_disk(temporary)
         os.replace(temporary, target)
     except Exception as error:
