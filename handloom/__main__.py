@@ -1,0 +1,5 @@
+import sys
+
+from handloom.cli import main
+
+sys.exit(main())

@@ -1,0 +1,95 @@
+"""The `handloom` command. Everything is imported by the subcommand that needs it: `handloom --help` is immediate."""
+
+import argparse
+import sys
+import time
+
+
+def parser() -> argparse.ArgumentParser:
+    """The subcommands; `run` holds the function behind each, `takes_rest` says that it reads its own options."""
+    command = argparse.ArgumentParser(
+        prog="handloom", description="Hand-written compute kernels for deep learning, and layers on top of them."
+    )
+    command.add_argument("--version", action="store_true", help="print the version and stop")
+    subcommands = command.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name, run, text, **options):
+        subcommand = subcommands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", **options)
+        subcommand.set_defaults(run=run, takes_rest=not options.get("add_help", True))
+        return subcommand
+
+    add("demo", _demo, "train a CNN and an LSTM on handwritten digits", add_help=False)
+    add("bench", _bench, "measure kernels and training steps on this machine", add_help=False)
+    add("info", _info, "show the processor, threads, cache of compiled kernels and GPU")
+    add("warmup", _warmup, "compile what the common layers need, so that the first training starts at once")
+    cache = add("cache", _cache, "print the folder of compiled kernels, or empty it")
+    cache.add_argument("action", choices=("path", "clear"), nargs="?", default="path")
+    return command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; the process's exit status."""
+    command = parser()
+    options, rest = command.parse_known_args(argv)
+    if options.version:
+        from . import __version__
+
+        print(f"handloom {__version__}")
+        return 0
+    if not hasattr(options, "run"):
+        command.print_help()
+        return 0
+    if rest and not options.takes_rest:
+        command.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return options.run(rest if options.takes_rest else options) or 0
+    except KeyboardInterrupt:
+        print("handloom: interrupted", file=sys.stderr)
+        return 130
+
+
+def _demo(rest) -> None:
+    from .examples import demo
+
+    demo.main(rest)
+
+
+def _bench(rest) -> int:
+    from .bench import main
+
+    return main(rest)
+
+
+def _info(options) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .info import facts
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts().items():
+        table.add_row(name, value)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _warmup(options) -> None:
+    from .bench import programs
+
+    for name in ("dense", "cnn", "lstm"):
+        start = time.perf_counter()
+        x, y = programs.data(name, steps=2)
+        model = programs.build(name)
+        model.fit(x, y, epochs=1, batch_size=programs.BATCH, validation_split=0.5, verbose=0)
+        model.predict(x, verbose=0)
+        print(f"{name:<6}{time.perf_counter() - start:6.1f} s", flush=True)
+
+
+def _cache(options) -> None:
+    from .kernels.jit import cache_folder
+
+    if options.action == "clear":
+        from .info import clear_cache
+
+        print(f"removed {clear_cache()} compiled kernels from {cache_folder()}")
+    else:
+        print(cache_folder())
