@@ -142,7 +142,10 @@ class KernelCache(caching._Cache):
         checksum, payload = kept[:32], kept[32:]
         if hashlib.sha256(payload).digest() != checksum:
             return None
-        return compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+        result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+        # What has to be started before this runs (a pool of threads) is needed by whatever is compiled against it too.
+        result.library._reload_init.update(result.reload_init)
+        return result
 
     def load_overload(self, sig, target_context):
         """The compiled result of a signature; or None, and then this process holds the lock until `release`."""
