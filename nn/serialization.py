@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from . import losses, metrics, optimizers
-from .tensor import no_grad
 
 __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 
@@ -102,24 +101,10 @@ def _model_from(header: dict, custom_objects: dict):
         raise ValueError(
             f"load_model: the class {name} is not handloom's own: pass custom_objects={{{name!r}: {name}}}"
         )
-    if issubclass(cls, Sequential):
-        model = cls.from_config(header["config"], custom_objects)
-    else:
-        model = cls.from_config(header["config"])
-    shape = _as_tuple(header["build_shape"])
-    if not model.built:
-        model.build(shape)
-    if not all(layer.built for layer in model.all_layers()):  # layers that only a call can build
-        with no_grad():
-            model(_zeros(shape, model.dtype))
+    model = cls.from_config(header["config"], custom_objects)
+    if not all(layer.built for layer in model.all_layers()):
+        model.build(_as_tuple(header["build_shape"]))
     return model
-
-
-def _zeros(shape, dtype):
-    """An input of that shape; 1 stands for lengths that are not fixed. Several inputs have a tuple of shapes."""
-    if isinstance(shape[0], tuple):
-        return tuple(_zeros(part, dtype) for part in shape)
-    return np.zeros([1 if length is None else length for length in shape], dtype)
 
 
 def _pack(module, thing) -> dict:
