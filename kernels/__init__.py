@@ -10,6 +10,8 @@ Every operation is here under its own name, with `_forward` and `_backward` besi
 `VARIANTS` lists each operation's ladder. Importing this compiles nothing.
 """
 
+from .convolution import VARIANTS as _convolution
+from .convolution import conv2d, conv2d_backward, conv2d_forward
 from .gemm import (
     FUSED_ACTIVATIONS,
     dense,
@@ -20,15 +22,26 @@ from .gemm import (
     matmul_forward,
 )
 from .gemm import VARIANTS as _gemm
+from .recurrent import VARIANTS as _recurrent
+from .recurrent import lstm, lstm_backward, lstm_cell, lstm_cell_backward, lstm_cell_forward, lstm_forward
 
-VARIANTS = {**_gemm}
+VARIANTS = {**_convolution, **_gemm, **_recurrent}
 
 __all__ = [
     "FUSED_ACTIVATIONS",
     "VARIANTS",
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_forward",
     "dense",
     "dense_backward",
     "dense_forward",
+    "lstm",
+    "lstm_backward",
+    "lstm_cell",
+    "lstm_cell_backward",
+    "lstm_cell_forward",
+    "lstm_forward",
     "matmul",
     "matmul_backward",
     "matmul_forward",

@@ -1,0 +1,226 @@
+"""Convolutions of images: `conv2d`, with bias and activation in the same pass.
+
+    y[n, oh, ow, f] = act( sum over kh, kw, c of xp[n, oh * SH + kh * DH, ow * SW + kw * DW, c] w[kh, kw, c, f] + b[f] )
+
+with xp the input with zeros around it. As everywhere in deep learning this is a correlation: the window is not turned.
+The text on the whole family: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning" (2016).
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..dispatch import Variants, device_of
+from ..gemm import FUSED_ACTIVATIONS
+
+VARIANTS = {
+    "conv2d": Variants(
+        "conv2d",
+        __name__,
+        cpu={
+            "naive": "cpu:conv2d_naive",
+            "im2col": "cpu:conv2d_im2col",
+            "direct": "cpu:conv2d_direct",
+            "threaded": "cpu:conv2d_threaded",
+        },
+    )
+}
+
+
+class Geometry(NamedTuple):
+    """The sizes of one convolution. Pairs are (along the height, along the width)."""
+
+    N: int
+    H: int
+    W: int
+    C: int
+    KH: int
+    KW: int
+    F: int
+    OH: int
+    OW: int
+    strides: tuple
+    padding: tuple  # ((top, bottom), (left, right))
+    dilation: tuple
+    groups: int
+
+
+class Conv2dSaved(NamedTuple):
+    """What `conv2d_backward` needs: the operands, and the output where an activation was fused."""
+
+    x: np.ndarray
+    w: np.ndarray
+    has_bias: bool
+    y: np.ndarray | None
+    geometry: Geometry
+    activation: str | None
+    variant: str | None
+
+
+def conv2d(
+    x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, activation=None, variant=None
+):
+    """y[n, oh, ow, f] = act( sum over kh, kw, c of xp[n, oh SH + kh DH, ow SW + kw DW, c] w[kh, kw, c, f] + b[f] ).
+
+    Parameters
+    ----------
+    x : (N, H, W, C) float32 | float64
+    w : (KH, KW, C / groups, F), dtype as x
+    b : (F,), dtype as x, or None
+    strides : step of the window, an integer or two (height, width)
+    padding : zeros around x: "valid" (none), "same" (OH = H / SH rounded up; an odd zero goes to the bottom and the
+        right, as in TensorFlow), or ((top, bottom), (left, right)). The zeros take part: 0 * NaN in w is NaN.
+    dilation : distance of the window's cells, an integer or two
+    groups : the channels are cut into this many groups; filters [g * F / groups, ...) see group g alone.
+        groups = C is a depthwise convolution
+    activation : act: None, "relu", "sigmoid" or "tanh"
+    variant : a name in VARIANTS["conv2d"]["cpu"]: naive, im2col, direct, threaded (the default)
+
+    Returns
+    -------
+    y : (N, OH, OW, F), with OH = (H + top + bottom - (KH - 1) * DH - 1) // SH + 1, and OW alike.
+
+    Workspace: w once more, in panels; x once more where padding is not zero; index tables of one or a few images.
+    The gradients also need dy with zeros around it, and up to 2 MB (at most 16) of partial sums of dw.
+    The variant im2col needs KH * KW times the size of x.
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, a window larger than the padded image, an empty array, an unknown variant.
+    TypeError : dtypes other than float32, float64, or mixed.
+
+    Saved for backward: x, w, and y where there is an activation.  Gradients, with dz = dy act'(z): dw is the
+    correlation of x with dz, dx that of dz with the turned window (cells between the strides filled with zeros), db the
+    sum of dz over images and pixels.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.conv2d(np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)), padding="same")[0, :, :, 0]
+    array([[4., 4., 2.],
+           [4., 4., 2.],
+           [2., 2., 1.]])
+    """
+    y, _ = _run(x, w, b, (strides, padding, dilation, groups), activation, variant)
+    return y
+
+
+def conv2d_forward(
+    x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, activation=None, variant=None
+):
+    """`conv2d`, and what its backward needs."""
+    y, geometry = _run(x, w, b, (strides, padding, dilation, groups), activation, variant)
+    return y, Conv2dSaved(x, w, b is not None, y if activation else None, geometry, activation, variant)
+
+
+def conv2d_backward(dy, saved, needs=None):
+    """(dx, dw, db) from dy (N, OH, OW, F); None where `needs`, three bools, says so, and db where there was no bias."""
+    x, w, has_bias, y, geometry, activation, variant = saved
+    need_x, need_w, need_b = checks.wanted("conv2d_backward", needs, ("x", "w", "b"))
+    checks.floats("conv2d_backward", x=x, dy=dy)
+    checks.shape("conv2d_backward", (geometry.N, geometry.OH, geometry.OW, geometry.F), dy=dy)
+    rung = VARIANTS["conv2d"].launcher(device_of("conv2d_backward", dy=dy, x=x), variant)
+    from ..gemm import cpu
+
+    dz, db = np.ascontiguousarray(dy), None
+    if activation is not None or (need_b and has_bias):
+        rows = dz.reshape(-1, geometry.F)
+        dz, db = cpu.dense_epilogue_backward(rows, rows if y is None else y.reshape(rows.shape), activation)
+    dx = dw = None
+    if need_x:
+        dx = np.empty(x.shape, x.dtype)
+        rung.data_gradient(dz, np.ascontiguousarray(w), dx, geometry)
+    if need_w:
+        dw = np.empty(w.shape, w.dtype)
+        rung.weight_gradient(np.ascontiguousarray(x), dz, dw, geometry)
+    return dx, dw, db if need_b and has_bias else None
+
+
+def _run(x, w, b, window, activation, variant):
+    """Check, allocate, launch: y and the sizes."""
+    rung = VARIANTS["conv2d"].launcher(device_of("conv2d", x=x, w=w, b=b), variant)
+    checks.floats("conv2d", x=x, w=w, b=b)
+    checks.choice("conv2d", "activation", activation, FUSED_ACTIVATIONS)
+    strides, padding, dilation, groups = window
+    if type(groups) is not int:
+        checks.positive("conv2d", groups=groups)
+    geometry = _geometry(
+        x.shape, w.shape, _pair("strides", strides), _as_padding(padding), _pair("dilation", dilation), int(groups)
+    )
+    if b is not None:
+        if b.shape != (geometry.F,):
+            raise ValueError(f"conv2d: b is {b.shape} and w is {w.shape}: b must be ({geometry.F},)")
+        b = np.ascontiguousarray(b)
+    y = np.empty((geometry.N, geometry.OH, geometry.OW, geometry.F), x.dtype)
+    rung.forward(np.ascontiguousarray(x), np.ascontiguousarray(w), b, y, geometry, activation)
+    return y, geometry
+
+
+def _pair(name, value):
+    """Two integers; the common forms at once, `_geometry` looks at their values."""
+    if type(value) is int:
+        return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return value
+    return checks.pair("conv2d", name, value)
+
+
+def _as_padding(padding):
+    """"valid", "same" or two pairs of integers."""
+    if type(padding) is str:
+        return padding
+    try:
+        (top, bottom), (left, right) = padding
+        sides = top, bottom, left, right
+    except (TypeError, ValueError):
+        sides = (None,)
+    if not all(isinstance(side, int | np.integer) and not isinstance(side, bool) and side >= 0 for side in sides):
+        raise ValueError(
+            f"conv2d: padding is {padding!r}: must be 'valid', 'same' or ((top, bottom), (left, right)) with integers "
+            "of at least 0"
+        )
+    return (int(top), int(bottom)), (int(left), int(right))
+
+
+@lru_cache(maxsize=256)
+def _geometry(x_shape, w_shape, strides, padding, dilation, groups):
+    """Check the shapes against each other; all sizes."""
+    for name, shape, layout in (("x", x_shape, "(N, H, W, C)"), ("w", w_shape, "(KH, KW, C / groups, F)")):
+        if len(shape) != 4:
+            raise ValueError(f"conv2d: {name} is {shape}: must have 4 dimensions {layout}")
+        if 0 in shape:
+            raise ValueError(f"conv2d: {name} is {shape}: must not be empty")
+    strides, dilation = checks.pair("conv2d", "strides", strides), checks.pair("conv2d", "dilation", dilation)
+    checks.positive("conv2d", groups=groups)
+    n, h, w, c = x_shape
+    kh, kw, depth, f = w_shape
+    if c != depth * groups:
+        raise ValueError(
+            f"conv2d: x is {x_shape} and w is {w_shape}: x.shape[3] must equal w.shape[2] * groups "
+            f"({c} != {depth} * {groups})"
+        )
+    if f % groups:
+        raise ValueError(f"conv2d: w is {w_shape} and groups is {groups}: w.shape[3] must be a multiple of groups")
+    if isinstance(padding, str):
+        checks.choice("conv2d", "padding", padding, ("valid", "same"))
+        sides = [(0, 0), (0, 0)]
+        if padding == "same":
+            sides = [_same(*axis) for axis in zip((h, w), (kh, kw), strides, dilation)]
+        padding = tuple(sides)
+    out = []
+    for size, window, stride, step, (before, after) in zip((h, w), (kh, kw), strides, dilation, padding):
+        span = (window - 1) * step + 1
+        if span > size + before + after:
+            raise ValueError(
+                f"conv2d: x is {x_shape} and w is {w_shape}: the window covers {span} cells, the padded image has "
+                f"{size + before + after}; use padding='same' or a smaller window"
+            )
+        out.append((size + before + after - span) // stride + 1)
+    return Geometry(n, h, w, c, kh, kw, f, *out, strides, padding, dilation, groups)
+
+
+def _same(size, window, stride, step):
+    """(before, after) such that there are size / stride outputs, rounded up."""
+    total = max(0, (-(-size // stride) - 1) * stride + (window - 1) * step + 1 - size)
+    return total // 2, total - total // 2

@@ -1,0 +1,15 @@
+"""Convolutions on a CPU, from the textbook to the register file.
+
+    naive     the loops of the definition                                                            naive.py
+    im2col    every window copied into a row of a matrix, then a matrix product                      im2col.py
+    direct    the same product in a register tile, without the matrix: tables say where its rows lie direct.py
+    threaded  the same, chunk by chunk over several threads                                          direct.py
+
+A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py). Their arrays are C-contiguous.
+"""
+
+from .direct import conv2d_direct, conv2d_threaded
+from .im2col import conv2d_im2col
+from .naive import conv2d_naive
+
+__all__ = ["conv2d_direct", "conv2d_im2col", "conv2d_naive", "conv2d_threaded"]

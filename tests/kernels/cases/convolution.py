@@ -1,0 +1,57 @@
+"""Cases for conv2d."""
+
+from harness import Case
+
+FAST = ("im2col", "direct", "threaded")
+
+
+def conv(id, x_shape, w_shape, bias=True, variants=None, **options):
+    def make(rng, dtype):
+        return {
+            "x": rng.uniform(-1, 1, x_shape).astype(dtype),
+            "w": rng.uniform(-1, 1, w_shape).astype(dtype),
+            "b": rng.uniform(-1, 1, w_shape[3:]).astype(dtype) if bias else None,
+        }
+
+    kernel_h, kernel_w, depth, filters = w_shape
+    images, height, width, _ = x_shape
+    length = max(kernel_h * kernel_w * max(depth, filters), images * height * width)
+    return Case("conv2d", id, make, options, wrt=("x", "w", "b"), length=length, variants=variants)
+
+
+CASES = [
+    # Output pixels below, at and above the height of the tile (14 or 6), in one row and over several.
+    conv("one-number", (1, 1, 1, 1), (1, 1, 1, 1)),
+    conv("one-pixel", (1, 3, 3, 2), (3, 3, 2, 5)),
+    conv("one-pixel-many-images", (9, 2, 2, 3), (2, 2, 3, 4)),
+    conv("few-pixels", (7, 4, 5, 3), (2, 3, 3, 6)),
+    conv("row-below-the-tile", (2, 5, 15, 2), (3, 3, 2, 3)),
+    conv("row-at-the-tile", (2, 4, 16, 1), (3, 3, 1, 4)),
+    conv("row-above-the-tile", (1, 5, 19, 2), (2, 4, 2, 3)),
+    # Filters and channels around one and two vectors (16 and 32, or 8 and 16, or 4 and 8).
+    *(
+        conv(f"{channels}-channels-{filters}-filters", (2, 6, 7, channels), (3, 3, channels, filters), variants=FAST)
+        for channels, filters in [(1, 32), (32, 1), (15, 17), (17, 33), (33, 48), (64, 31)]
+    ),
+    conv("same", (2, 6, 7, 3), (3, 3, 3, 4), padding="same"),
+    conv("same-even-window", (2, 5, 6, 2), (2, 4, 2, 3), padding="same", activation="relu"),
+    conv("same-strides", (2, 7, 8, 3), (3, 3, 3, 4), padding="same", strides=2),
+    conv("sided-padding", (2, 5, 4, 2), (3, 2, 2, 3), padding=((2, 0), (1, 3))),
+    conv("padding-beyond-the-window", (1, 3, 3, 2), (2, 2, 2, 2), padding=((4, 3), (0, 5))),
+    conv("strides", (2, 9, 8, 3), (3, 2, 3, 4), strides=(2, 3)),
+    conv("strides-leave-cells-out", (1, 8, 9, 2), (1, 2, 2, 3), strides=(3, 4)),
+    conv("strides-1x1", (2, 7, 7, 5), (1, 1, 5, 6), strides=2),
+    conv("dilation", (2, 8, 9, 3), (3, 2, 3, 4), dilation=(2, 3)),
+    conv("dilation-and-strides", (2, 12, 11, 2), (3, 3, 2, 3), dilation=(2, 3), strides=(3, 2), padding="same"),
+    conv("groups", (2, 5, 6, 6), (3, 3, 2, 9), groups=3),
+    conv("groups-wide", (2, 6, 6, 40), (2, 2, 20, 66), groups=2, variants=FAST),
+    conv("depthwise", (2, 7, 6, 5), (3, 3, 1, 10), groups=5, padding="same", strides=2, activation="tanh"),
+    conv("relu", (2, 6, 9, 2), (3, 3, 2, 5), activation="relu"),
+    conv("sigmoid", (2, 6, 6, 3), (3, 3, 3, 4), activation="sigmoid"),
+    conv("tanh-no-bias", (2, 6, 6, 3), (3, 3, 3, 4), bias=False, activation="tanh"),
+    conv("sigmoid-over-blocks", (1, 33, 30, 3), (3, 3, 3, 35), activation="sigmoid", variants=FAST),
+    # The first two layers of a digit classifier, and a panel that needs several shares.
+    conv("digits", (8, 28, 28, 1), (3, 3, 1, 32), activation="relu", variants=FAST),
+    conv("digits-second", (4, 13, 13, 32), (3, 3, 32, 64), activation="relu", variants=FAST),
+    conv("deep", (1, 6, 6, 200), (3, 3, 200, 96), padding="same", bias=False, variants=FAST),
+]
