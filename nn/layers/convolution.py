@@ -113,7 +113,7 @@ class Conv2D(Layer):
 
 
 def as_padding(layer, padding):
-    """"valid", "same" or ((top, bottom), (left, right))."""
+    """ "valid", "same" or ((top, bottom), (left, right))."""
     if isinstance(padding, str):
         if padding.lower() not in ("valid", "same"):
             raise ValueError(did_you_mean(f"{layer}: padding", padding, ("valid", "same")))

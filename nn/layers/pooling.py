@@ -10,24 +10,11 @@ from .convolution import check_images, window_outputs
 
 
 class _Pooling2D(Layer):
-    """Windows of images. A subclass names the function that reduces a window.
-
-    Args:
-        pool_size: height and width of the window; one integer for both.
-        strides: step of the window; as large as the window by default.
-        padding: "valid" or "same".
-        data_format: "channels_last", the only one.
-        variant: the kernel's rung to use.
-        **options: name, dtype, device, input_shape: see `Layer`.
-
-    Input shape: (N, H, W, C). Output shape: (N, OH, OW, C).
-    """
+    """Windows of images. A subclass names the function that reduces a window."""
 
     function = None
 
-    def __init__(
-        self, pool_size=(2, 2), strides=None, padding="valid", data_format=None, *, variant=None, **options
-    ):
+    def __init__(self, pool_size=(2, 2), strides=None, padding="valid", data_format=None, *, variant=None, **options):
         super().__init__(**options)
         kind = type(self).__name__
         self.pool_size = as_pair(kind, "pool_size", pool_size)
@@ -62,22 +49,40 @@ class _Pooling2D(Layer):
 
 
 class MaxPooling2D(_Pooling2D):
-    __doc__ = "The largest value of each window. " + _Pooling2D.__doc__.split("\n", 1)[1]
+    """The largest value of each window, channel by channel.
+
+    Args:
+        pool_size: height and width of the window; one integer for both.
+        strides: step of the window; as large as the window by default.
+        padding: "valid" or "same".
+        data_format: "channels_last", the only one.
+        variant: the rung of `kernels.max_pool2d` to use; the default one otherwise.
+        **options: name, dtype, device, input_shape: see `Layer`.
+
+    Input shape: (N, H, W, C). Output shape: (N, OH, OW, C).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from handloom import nn
+    >>> nn.MaxPooling2D()(np.zeros((2, 5, 4, 3))).shape
+    (2, 2, 2, 3)
+    """
 
     function = functions.max_pool2d
 
 
 class AveragePooling2D(_Pooling2D):
-    __doc__ = "The mean of each window, not counting the padding. " + _Pooling2D.__doc__.split("\n", 1)[1]
+    """The mean of each window, channel by channel; cells of the padding do not count.
+
+    Args and shapes: see `MaxPooling2D`.
+    """
 
     function = functions.avg_pool2d
 
 
 class _GlobalPooling2D(Layer):
-    """Whole images. A subclass names the function that reduces an image.
-
-    Input shape: (N, H, W, C). Output shape: (N, C), or (N, 1, 1, C) with `keepdims`.
-    """
+    """Whole images. A subclass names the function that reduces an image."""
 
     function = None
 
@@ -101,12 +106,12 @@ class _GlobalPooling2D(Layer):
 
 
 class GlobalAveragePooling2D(_GlobalPooling2D):
-    """The mean of each channel over the whole image: (N, H, W, C) to (N, C)."""
+    """The mean of each channel over the whole image: (N, H, W, C) to (N, C), or to (N, 1, 1, C) with `keepdims`."""
 
     function = functions.global_avg_pool2d
 
 
 class GlobalMaxPooling2D(_GlobalPooling2D):
-    """The maximum of each channel over the whole image: (N, H, W, C) to (N, C)."""
+    """The maximum of each channel over the image: (N, H, W, C) to (N, C), or to (N, 1, 1, C) with `keepdims`."""
 
     function = functions.global_max_pool2d
