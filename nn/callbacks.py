@@ -83,12 +83,14 @@ class Callback:
 class LambdaCallback(Callback):
     """Functions in place of methods: `LambdaCallback(on_epoch_end=lambda epoch, logs: print(logs))`."""
 
-    def __init__(self, **functions: Callable):
+    def __init__(self, **functions: Callable | None):
         super().__init__()
         moments = [name for name in dir(Callback) if name.startswith("on_")]
         for name, function in functions.items():
             if name not in moments:
                 raise ValueError(did_you_mean("LambdaCallback argument", name, moments))
+            if function is None:
+                continue
             if not callable(function):
                 raise TypeError(f"LambdaCallback: {name} must be a function, got {function!r}")
             setattr(self, name, function)

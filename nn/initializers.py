@@ -345,4 +345,3 @@ def serialize(initializer: Initializer) -> dict:
     if _BY_CLASS_NAME.get(name) is not type(initializer):
         raise ValueError(f"initializer {initializer!r}: cannot be saved: only handloom's own initializers can")
     return {"class_name": name, "config": initializer.get_config()}
-
