@@ -48,10 +48,7 @@ class Loss:
             y_true = y_true.data
         elif not hasattr(y_true, "strides"):
             y_true = np.asarray(y_true)
-        y = y_pred.data
-        if y_true.shape != y.shape or y_true.dtype != y.dtype:
-            y_true = self.fit_targets(y_true, y)
-        return self.call(y_true, y_pred)
+        return self.call(self.fit_targets(y_true, y_pred.data), y_pred)
 
     def call(self, y_true, y_pred):
         raise NotImplementedError(f"{type(self).__name__}: define call(self, y_true, y_pred): it returns a scalar")
@@ -61,7 +58,7 @@ class Loss:
         return y_true.astype(dtype, copy=False)
 
     def fit_targets(self, y_true, y_pred):
-        """Targets that differ from the predictions in dtype, or by a last axis of length 1 that one of them lacks."""
+        """The targets in the predictions' dtype and shape, from which a last axis of length 1 may be missing."""
         if y_true.shape != y_pred.shape:
             if y_true.shape + (1,) != y_pred.shape and y_true.shape != y_pred.shape + (1,):
                 raise ValueError(
@@ -69,7 +66,7 @@ class Loss:
                     + self.hint(y_true, y_pred)
                 )
             y_true = y_true.reshape(y_pred.shape)
-        return y_true.astype(y_pred.dtype, copy=False)
+        return y_true if y_true.dtype == y_pred.dtype else y_true.astype(y_pred.dtype)
 
     def hint(self, y_true, y_pred):
         return ""
