@@ -5,7 +5,6 @@ but add to them; `result` divides.
 """
 
 import inspect
-import math
 
 import numpy as np
 
@@ -87,7 +86,7 @@ class CategoricalAccuracy(Metric):
 
     def measure(self, y_pred, y_true):
         y_true = _in_dtype_of(y_pred, y_true)
-        return kernels.count_correct(y_pred, y_true), math.prod(y_pred.shape[:-1])
+        return kernels.count_correct(y_pred, y_true), y_pred.size // y_pred.shape[-1]
 
 
 class SparseCategoricalAccuracy(Metric):
@@ -142,9 +141,10 @@ class AutoAccuracy(Metric):
         self._binary_loss = _name_of(loss).replace("_", "").lower() in ("binarycrossentropy", "bce")
 
     def measure(self, y_pred, y_true):
-        if self._binary_loss or y_pred.ndim == 1 or y_pred.shape[-1] == 1:
+        shape, labels = y_pred.shape, y_true.shape
+        if self._binary_loss or len(shape) == 1 or shape[-1] == 1:
             return self._binary.measure(y_pred, y_true)
-        if y_true.ndim < y_pred.ndim or y_true.shape[-1] == 1:
+        if len(labels) < len(shape) or labels[-1] == 1:
             return self._sparse.measure(y_pred, y_true)
         return self._categorical.measure(y_pred, y_true)
 
@@ -182,7 +182,7 @@ class MeanMetric(Metric):
 
 def _in_dtype_of(y_pred, y_true):
     """The targets in the dtype of the predictions: kernels take no mixtures."""
-    return y_true if y_true.dtype == y_pred.dtype else y_true.astype(y_pred.dtype)
+    return y_true if y_true.dtype is y_pred.dtype else y_true.astype(y_pred.dtype, copy=False)
 
 
 def _in_shape_of(name, y_pred, y_true):

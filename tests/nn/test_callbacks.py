@@ -72,8 +72,13 @@ def test_the_base_class_does_nothing_at_every_moment():
 
 def test_lambda_callback_calls_its_functions():
     seen = []
-    note = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, logs["loss"])), on_test_end=None)
-    train(note, [1.0, 2.0])
+    train(
+        callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append((epoch, logs["loss"])),
+            on_test_end=None,
+        ),
+        [1.0, 2.0],
+    )
     assert seen == [(0, 1.0), (1, 1.0)]
 
 
