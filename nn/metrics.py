@@ -138,7 +138,8 @@ class AutoAccuracy(Metric):
         self._binary = BinaryAccuracy(self.name)
         self._sparse = SparseCategoricalAccuracy(self.name)
         self._categorical = CategoricalAccuracy(self.name)
-        self._binary_loss = _name_of(loss).replace("_", "").lower() in ("binarycrossentropy", "bce")
+        names = {name.replace("_", "").lower() for name in (_name_of(loss), type(loss).__name__)}
+        self._binary_loss = not names.isdisjoint(("binarycrossentropy", "bce"))
 
     def measure(self, y_pred, y_true):
         shape, labels = y_pred.shape, y_true.shape

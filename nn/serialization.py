@@ -81,9 +81,9 @@ def load_model(path: str | os.PathLike, custom_objects: dict | None = None, comp
     if compile and header["compile"]:
         packed = header["compile"]
         model.compile(
-            optimizer=_unpack(optimizers, packed["optimizer"], custom_objects),
-            loss=_unpack(losses, packed["loss"], custom_objects),
-            metrics=[_unpack(metrics, metric, custom_objects) for metric in packed["metrics"]],
+            optimizer=_unpack("optimizer", packed["optimizer"], custom_objects),
+            loss=_unpack("loss", packed["loss"], custom_objects),
+            metrics=[_unpack("metric", metric, custom_objects) for metric in packed["metrics"]],
         )
         if len(state) > 1:  # more than the count of steps: it had parameters
             model.optimizer.bind(model.trainable_weights)
@@ -115,17 +115,17 @@ def _pack(module, thing) -> dict:
         return {"custom": getattr(getattr(thing, "function", None), "__name__", None) or type(thing).__name__}
 
 
-def _unpack(module, packed: dict, custom_objects: dict):
-    """The reverse of `_pack`."""
+def _unpack(kind: str, packed: dict, custom_objects: dict):
+    """What `compile` takes for a packed optimizer, loss or metric: the plain data, or the user's own object."""
     if "custom" not in packed:
-        return module.get(packed)
+        return packed
     name = packed["custom"]
     if name not in custom_objects:
         raise ValueError(
-            f"load_model: {name} of {module.__name__.rpartition('.')[2]} is not handloom's own: "
-            f"pass custom_objects={{{name!r}: ...}}, or compile=False"
+            f"load_model: the {kind} {name} is not handloom's own: "
+            f"pass custom_objects={{{name!r}: {name}}}, or compile=False"
         )
-    return module.get(custom_objects[name])
+    return custom_objects[name]
 
 
 def _as_tuple(shape):

@@ -146,6 +146,14 @@ def test_a_model_that_never_trained_comes_back_compiled(path):
     assert load_model(path, compile=False).optimizer is None
 
 
+def test_accuracy_means_the_same_afterwards(path):
+    model = Sequential([Dense(3, activation="sigmoid", input_dim=6)])
+    model.compile(optimizer="sgd", loss="binary_crossentropy", metrics=["accuracy"])
+    model.save(path)
+    answers = RNG.integers(0, 2, (20, 3))
+    assert load_model(path).evaluate(X, answers, verbose=0) == model.evaluate(X, answers, verbose=0)
+
+
 class Block(nn.Layer):
     def __init__(self, units, **options):
         super().__init__(**options)
@@ -201,7 +209,7 @@ def test_losses_and_metrics_of_ones_own_come_back_through_custom_objects(path):
     model.save(path)
     again = load_model(path, custom_objects={"squared": squared, "largest": largest})
     assert again.evaluate(X, Y, verbose=0) == expected
-    message = "load_model: squared of losses is not handloom's own: pass custom_objects={'squared'"
+    message = "load_model: the loss squared is not handloom's own: pass custom_objects={'squared'"
     with pytest.raises(ValueError, match=re.escape(message)):
         load_model(path)
     same_weights(load_model(path, compile=False), model)
