@@ -37,6 +37,7 @@ FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 # of parsing; a test holds it against the parser.
 _KERNELS = __package__
 _IMPORT = re.compile(rf"^[ \t]*from (\.+|{re.escape(_KERNELS)}\b)([\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
+_COMMENT = re.compile("#.*")
 
 
 def cache_folder() -> Path:
@@ -49,10 +50,10 @@ def cache_folder() -> Path:
 def _imported_files(path: Path) -> list[Path]:
     """Files that `path` imports relatively, or from this package by its full name."""
     found = []
-    for root, module, names in _IMPORT.findall(path.read_text()):
+    for root, module, names in _IMPORT.findall(_COMMENT.sub("", path.read_text())):
         folder = Path(__file__).parent if root == _KERNELS else path.parents[len(root) - 1]
         base = folder.joinpath(*filter(None, module.split(".")))
-        for name in re.sub(r"#.*", "", names).strip("()").split(","):
+        for name in names.strip("()").split(","):
             stems = (base / name.split()[0], base) if name.split() else ()
             candidates = [file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py")]
             found += [file for file in candidates if file.is_file()][:1]
@@ -96,11 +97,16 @@ def _writable(folder: Path) -> bool:
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError as error:
-        _say(
-            f"cannot keep compiled kernels in {folder} ({error.strerror}): they are compiled anew in every process; "
-            "set HANDLOOM_CACHE_DIR to a folder that can be written"
-        )
+        _say_not_kept(cache_folder(), error.strerror)
         return False
+
+
+@functools.cache
+def _say_not_kept(folder: Path, why: str) -> None:
+    _say(
+        f"cannot keep compiled kernels in {folder} ({why}): they are compiled anew in every process; "
+        "set HANDLOOM_CACHE_DIR to a folder that can be written"
+    )
 
 
 def _lock(file: Path):
@@ -178,7 +184,7 @@ class KernelCache(caching._Cache):
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            _say_not_kept(file.parent, error.strerror)
+            _say_not_kept(cache_folder(), error.strerror)
 
     def release(self, sig):
         """Let the processes that wait for this signature go on."""
@@ -186,11 +192,6 @@ class KernelCache(caching._Cache):
             # Closing alone would not do: a child forked meanwhile shares the lock and would keep it.
             fcntl.flock(lock, fcntl.LOCK_UN)
             lock.close()
-
-
-@functools.cache
-def _say_not_kept(folder: Path, why: str) -> None:
-    _say(f"could not keep a compiled kernel in {folder}: {why}")
 
 
 def _closure(function):
