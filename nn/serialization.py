@@ -10,7 +10,6 @@ the new one and never half of one. Loading checks everything before it changes a
 
 import json
 import os
-import secrets
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +189,7 @@ def _write(operation: str, path, arrays: dict[str, np.ndarray], header: dict) ->
         ) from error
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode  # as the user's umask wants it; safetensors has its own idea

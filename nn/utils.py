@@ -1,7 +1,7 @@
 """Seeds and random streams, one-hot labels, and the text of a "no such name" error."""
 
 import difflib
-import secrets
+import os
 import threading
 from collections.abc import Iterable
 
@@ -19,7 +19,7 @@ class _Randomness:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.reset(secrets.randbits(64))
+        self.reset(int.from_bytes(os.urandom(8)))
 
     def reset(self, seed: int) -> None:
         with self.lock:
