@@ -71,12 +71,12 @@ class Model(Trainer, Layer):
         self._mark_built(input_shape)
         self.compute_output_shape(input_shape)
 
-    def _build_for(self, input_shape):
-        """The first call builds the layers as it reaches them, so there is no need to try first."""
-        if type(self).build is Model.build:
+    def _build_for_call(self, input_shape):
+        """A call builds the layers as it reaches them, so there is no need to try with zeros before the first."""
+        if type(self).build in (Model.build, Sequential.build):
             self._mark_built(input_shape)
         else:
-            super()._build_for(input_shape)
+            self._build_for(input_shape)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -131,6 +131,7 @@ class Sequential(Model):
         self.built = False
         if self.declared_shape is not None:
             self.build(self.declared_shape)
+            self.built = self.output_shape is not None
 
     def pop(self):
         """Takes the last layer off again and returns it."""
@@ -142,10 +143,10 @@ class Sequential(Model):
 
     def build(self, input_shape):
         """Makes the weights for inputs of this shape, up to a layer that cannot say what its output's shape is."""
-        shape = tuple(input_shape)
+        shape, self.output_shape = tuple(input_shape), None
         for layer in self._layers:
-            layer._build_for(shape)
             try:
+                layer._build_for(shape)
                 shape = layer.output_shape = layer.compute_output_shape(shape)
             except NotImplementedError:  # the rest is built on the first call
                 return

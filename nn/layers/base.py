@@ -121,7 +121,7 @@ class Layer:
         try:
             if self.built:
                 return self.call(x, *args, **options)
-            self._build_for(_shape_of(x))
+            self._build_for_call(_shape_of(x))
             y = self.call(x, *args, **options)
             self.output_shape = _shape_of(y)
             return y
@@ -161,6 +161,10 @@ class Layer:
                 self.training = True
             if not self._trainable:
                 self.trainable = False
+
+    def _build_for_call(self, input_shape):
+        """What has to be built before the first call."""
+        self._build_for(input_shape)
 
     def compute_output_shape(self, input_shape):
         """The output's shape for this input shape, None for any length; found by a call on zeros if not redefined."""
