@@ -22,6 +22,15 @@ from .gemm import (
     matmul_forward,
 )
 from .gemm import VARIANTS as _gemm
+from .randomness import (
+    dropout,
+    dropout_backward,
+    dropout_forward,
+    normal,
+    permutation,
+    truncated_normal,
+    uniform,
+)
 from .recurrent import VARIANTS as _recurrent
 from .recurrent import lstm, lstm_backward, lstm_cell, lstm_cell_backward, lstm_cell_forward, lstm_forward
 
@@ -36,6 +45,9 @@ __all__ = [
     "dense",
     "dense_backward",
     "dense_forward",
+    "dropout",
+    "dropout_backward",
+    "dropout_forward",
     "lstm",
     "lstm_backward",
     "lstm_cell",
@@ -45,4 +57,8 @@ __all__ = [
     "matmul",
     "matmul_backward",
     "matmul_forward",
+    "normal",
+    "permutation",
+    "truncated_normal",
+    "uniform",
 ]
