@@ -1,0 +1,71 @@
+"""Cases for lstm and lstm_cell."""
+
+from harness import Case
+
+
+def draw(rng, dtype, x_shape, hidden, bias, state, names):
+    """Random weights, so that gates in another order would be seen; scaled so that few gates saturate."""
+
+    def uniform(*shape):
+        return rng.uniform(-1, 1, shape).astype(dtype)
+
+    n, inputs = x_shape[0], x_shape[-1]
+    return {
+        "x": uniform(*x_shape),
+        "w": uniform(inputs, 4 * hidden) / dtype.type(inputs**0.5),
+        "u": uniform(hidden, 4 * hidden) / dtype.type(hidden**0.5),
+        "b": uniform(4 * hidden) if bias else None,
+        names[0]: uniform(n, hidden) if "h" in state else None,
+        names[1]: uniform(n, hidden) if "c" in state else None,
+    }
+
+
+def label(bias, state):
+    """What is missing, for the case's name."""
+    return ("" if bias else "-unbiased") + {"hc": "", "": "-from-zero"}.get(state, f"-only-{state}0")
+
+
+def sequence(n, steps, inputs, hidden, bias=True, state="hc"):
+    names = "h0", "c0"
+    return Case(
+        "lstm",
+        f"{n}x{steps}x{inputs}to{hidden}{label(bias, state)}",
+        lambda rng, dtype: draw(rng, dtype, (n, steps, inputs), hidden, bias, state, names),
+        wrt=("x", "w", "u", "b", *names),
+        length=n * steps + inputs + 4 * hidden,
+        backward=lambda function, douts, saved, needs: function(douts[0], saved, needs, dh=douts[1], dc=douts[2]),
+    )
+
+
+def cell(n, inputs, hidden, bias=True, state="hc"):
+    names = "h", "c"
+    return Case(
+        "lstm_cell",
+        f"{n}x{inputs}to{hidden}{label(bias, state)}",
+        lambda rng, dtype: draw(rng, dtype, (n, inputs), hidden, bias, state, names),
+        wrt=("x", "w", "u", "b", *names),
+        length=n + inputs + 4 * hidden,
+        backward=lambda function, douts, saved, needs: function(douts[0], saved, needs, dc=douts[1]),
+    )
+
+
+CASES = [
+    # Rows that straddle the register tile (8 or 6) and the chunk, units that straddle a vector (16, 8, 4).
+    *(
+        sequence(n, 3, 5, hidden)
+        for n, hidden in [(1, 1), (5, 3), (6, 4), (7, 7), (8, 8), (9, 9), (15, 15), (16, 16), (17, 17), (3, 33)]
+    ),
+    sequence(32, 4, 10, 64),
+    sequence(131, 2, 3, 5),
+    sequence(2, 1, 4, 6),
+    sequence(1, 1, 1, 1),
+    sequence(3, 40, 2, 5),
+    sequence(4, 5, 1, 20, bias=False),
+    sequence(4, 5, 3, 20, state=""),
+    sequence(4, 5, 3, 20, bias=False, state=""),
+    sequence(4, 5, 3, 20, state="h"),
+    sequence(4, 5, 3, 20, state="c"),
+    *(cell(n, inputs, hidden) for n, inputs, hidden in [(1, 2, 3), (7, 3, 15), (8, 100, 16), (9, 5, 17), (3, 4, 40)]),
+    cell(4, 3, 5, bias=False),
+    cell(4, 3, 5, state=""),
+]
