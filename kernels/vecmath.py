@@ -1,6 +1,7 @@
 """Exponentials and their relatives on SIMD vectors: what activations, losses and recurrent cells are made of.
 
-    vexp  vexpm1  vsigmoid  vtanh
+    vexp  vexpm1  vlog  vlog1p  vsigmoid  vtanh        one vector in, one out
+    exp_parts  normal_parts                            factors, for results that only their product may round to zero
 
 Library calls work on one number at a time; these are polynomials on whole registers, written once for float32 and
 float64 (only coefficients differ). Errors stay below 3 ulp, over the whole range: denormal results are
@@ -14,12 +15,17 @@ Kernels are compiled with flags that let LLVM regroup sums. Where the order matt
 not look inside.
 """
 
+import math
+
 from .jit import jit
 from .simd import (
+    bits_to_float,
     constant,
+    float_to_bits,
     fma,
     polynomial,
     select,
+    to_float,
     vabs,
     vcopysign,
     vfill,
@@ -42,12 +48,19 @@ exp_tail = polynomial(
     ),
 )  # fmt: skip
 
-# Beyond these, exp is zero or Inf.
-exp_lowest = constant(-104.0, -746.0)
+# Beyond these, exp is Inf, or so small that even x exp(x) is zero.
+exp_lowest = constant(-110.0, -760.0)
 exp_highest = constant(89.0, 710.0)
 # From here on, expm1 is -1 and tanh is 1.
 expm1_lowest = constant(-18.0, -38.0)
 tanh_highest = constant(9.5, 19.5)
+
+
+@jit(inline=True)
+def sum_parts(large, small):
+    """(sum, what rounding took from it), for |large| >= |small|."""
+    total = fma(1.0, large, small)
+    return total, fma(1.0, small, -fma(-1.0, large, total))
 
 
 @jit(inline=True)
@@ -58,24 +71,31 @@ def clamp(x, low, high):
 
 
 @jit(inline=True)
-def reduce_exp(x):
-    """(n, exp(r) - 1) with x = n ln 2 + r, n a whole number and |r| <= ln(2) / 2."""
+def reduce_exp(x, lost):
+    """(n, exp(r) - 1) with x + lost = n ln 2 + r, n a whole number and |r| <= ln(2) / 2."""
     n = vround(x * LOG2_E)
-    r = fma(n, -ln2_low(x), fma(n, -ln2_high(x), x))
+    r = fma(n, -ln2_low(x), fma(n, -ln2_high(x), x)) + lost
     return n, fma(r * r, exp_tail(r), r)
 
 
 @jit(inline=True)
+def exp_parts(x, lost):
+    """(p, n) with exp(x + lost) = p * 2^n and p near 1; `lost` is what rounding took from x."""
+    n, above_one = reduce_exp(clamp(x, exp_lowest(x), exp_highest(x)), lost)
+    return 1.0 + above_one, n
+
+
+@jit(inline=True)
 def vexp(x):
-    """exp(x) = 2^n exp(r)"""
-    n, above_one = reduce_exp(clamp(x, exp_lowest(x), exp_highest(x)))
-    return vscale(1.0 + above_one, n)
+    """exp(x)"""
+    p, n = exp_parts(x, 0.0)
+    return vscale(p, n)
 
 
 @jit(inline=True)
 def vexpm1(x):
     """exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1): as many correct digits near zero as elsewhere."""
-    n, above_one = reduce_exp(clamp(x, expm1_lowest(x), exp_highest(x)))
+    n, above_one = reduce_exp(clamp(x, expm1_lowest(x), exp_highest(x)), 0.0)
     half = vscale(vfill(x, 0.5), n)  # 2^n alone may be beyond the largest number where the result is not
     return 2.0 * fma(half, above_one, half - 0.5)
 
@@ -92,3 +112,99 @@ def vtanh(x):
     """(exp(2|x|) - 1) / (exp(2|x|) + 1), with the sign of x."""
     e = vexpm1(2.0 * clamp(vabs(x), 0.0, tanh_highest(x)))
     return vcopysign(e / (e + 2.0), x)
+
+
+# The logarithm of 1 + f, between sqrt(1/2) and sqrt(2): with s = f / (2 + f) and z = s^2,
+#     log(1 + f) = 2 artanh(s) = 2 s + s z (2/3 + 2/5 z + 2/7 z^2 ...) = f - f^2/2 + s (f^2/2 + z (2/3 + ...))
+# This is the sum in the first brackets.
+log_tail = polynomial(
+    0.666667752930669307, 0.3997764640561706, 0.298693773414596873,
+    double=(
+        0.666666666666673026, 0.399999999994365653, 0.285714287382480567, 0.22222198948157303, 0.18183546713632558,
+        0.153144644289389376, 0.147921013838984006,
+    ),
+)  # fmt: skip
+
+# How a float is laid out: bits of the mantissa, and the bits of sqrt(1/2).
+mantissa_bits = constant(23, 52)
+sqrt_half_bits = constant(0x3F3504F3, 0x3FE6A09E667F3BCD)
+# Below the first, numbers are denormal; times the second, 2^third, they are not.
+smallest_normal = constant(2.0**-126, 2.0**-1022)
+denormal_scale = constant(2.0**25, 2.0**54)
+denormal_shift = constant(25.0, 54.0)
+
+
+@jit(inline=True)
+def split(x):
+    """(k, f) with x = 2^k (1 + f), k a whole number and 1 + f from sqrt(1/2) to sqrt(2), for normal x above zero."""
+    bits = float_to_bits(x)
+    k = (bits - sqrt_half_bits(x)) >> mantissa_bits(x)
+    return to_float(k), bits_to_float(bits - (k << mantissa_bits(x))) - 1.0
+
+
+@jit(inline=True)
+def join_log(x, k, f):
+    """log(x) = k ln 2 + log(1 + f); where x is no positive number, -Inf (zero), Inf (Inf) or NaN."""
+    s = f / (2.0 + f)
+    z = s * s
+    half = 0.5 * f * f
+    low = fma(-0.5 * f, f, fma(s, fma(z, log_tail(z), half), k * ln2_low(x)))
+    y = fma(k, ln2_high(x), fma(1.0, f, low))
+    y = select((x > 0.0) & (x < math.inf), y, select(x == 0.0, -math.inf, x))
+    return select(x < 0.0, math.nan, y)
+
+
+@jit(inline=True)
+def vlog(x):
+    """log(x)"""
+    denormal = x < smallest_normal(x)
+    k, f = split(select(denormal, x * denormal_scale(x), x))
+    return join_log(x, select(denormal, k - denormal_shift(x), k), f)
+
+
+@jit(inline=True)
+def vlog1p(x):
+    """log(1 + x): near zero, where 1 + x would lose x's last digits, f is x itself."""
+    above_one = 1.0 + x
+    k, f = split(above_one)
+    return join_log(above_one, k, select(k == 0.0, x, f))
+
+
+# The area of the normal distribution beyond a, divided by exp(-a^2 / 2) and times (a + c): a polynomial in
+# t = (a - c) / (a + c), which runs from -1 at zero towards 1.
+tail_centre = constant(3.0, 5.0)
+tail_ratio = polynomial(
+    0.729083690375609748, -0.509331991411372049, 0.230017699414135244, -0.0472626879658460451, -0.0104625128416149833,
+    0.00696931114680076906, 0.0010247538109979412, -0.00103257336144422326, -0.000244729759098052631,
+    0.000131330106146094087, 0.00005448891978862989,
+    double=(
+        0.769193049750062956, -0.665382502890056781, 0.495305615969977299, -0.313533156671296197, 0.165020366170337409,
+        -0.0691186387065699463, 0.0207950668008378133, -0.0029933767667062928, -0.000797869408010859859,
+        0.000544899033394732245, -0.0000593756747862712935, -0.0000497626549259605716, 0.0000166810411997597141,
+        3.98038473723270204e-6, -2.76895242285873258e-6, -3.35537238242142659e-7, 4.32884013551760867e-7,
+        4.08805173900252133e-8, -6.60114431639347736e-8, -8.29481611744527368e-9, 7.94213825785512027e-9,
+        1.43197458988245961e-9, -3.02889500455735716e-10,
+    ),
+)  # fmt: skip
+# Where exp(-a^2 / 2) is zero.
+normal_highest = constant(15.0, 39.0)
+
+
+@jit(inline=True)
+def normal_parts(x):
+    """(a, q, m, n): q (1 + m) 2^n of the normal distribution lies beyond a, its density is (1 + m) 2^n / sqrt(2 pi).
+
+    a is |x|, but stops where both have become zero.
+    """
+    a = clamp(vabs(x), 0.0, normal_highest(x))
+    square = a * a
+    n, m = reduce_exp(-0.5 * square, -0.5 * fma(a, a, -square))
+    c = tail_centre(x)
+    inverse = 1.0 / (a + c)
+    # Both quotients are improved once, by what is left when they are multiplied back.
+    t = fma(-2.0 * c, inverse, 1.0)
+    t = fma(fma(-t, a, fma(-c, 1.0 + t, a)), inverse, t)
+    ratio = tail_ratio(t)
+    q = ratio * inverse
+    q = fma(fma(-q, c, fma(-q, a, ratio)), inverse, q)
+    return a, q, m, n
