@@ -1,0 +1,65 @@
+"""Every example runs, learns something, and the demo leaves behind what it promises."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import run
+
+from handloom import cli, examples
+from handloom.nn.models import load_model
+
+FOLDER = Path(examples.__file__).parent
+NAMES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "demo"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls(name, capsys):
+    losses = import_module(f"handloom.examples.{name}").main(["--smoke", "--device", "cpu"])
+    assert len(losses) >= 2
+    quarter = max(1, len(losses) // 4)
+    assert np.mean(losses[-quarter:]) < 0.9 * np.mean(losses[:quarter])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [*NAMES, "demo"])
+def test_a_gpu_is_refused_with_a_reason(name, tmp_path):
+    options = ["--out", str(tmp_path)] if name == "demo" else []
+    with pytest.raises(ValueError, match="kernels for the CPU alone"):
+        import_module(f"handloom.examples.{name}").main(["--smoke", "--device", "cuda", *options])
+
+
+def test_an_example_runs_as_a_file(tmp_path):
+    code = "import runpy, sys\nsys.argv = ['x', '--smoke', '--out', 'model.safetensors']\n"
+    code += f"runpy.run_path({str(FOLDER / 'dense_quickstart.py')!r}, run_name='__main__')"
+    out, _ = run(code, tmp_path, HANDLOOM_CACHE_DIR=None)
+    assert "test accuracy" in out
+    assert load_model(tmp_path / "model.safetensors").predict(np.zeros((1, 64)), verbose=0).shape == (1, 10)
+
+
+def test_the_demo_leaves_models_and_curves(tmp_path, capsys):
+    assert cli.main(["demo", "--smoke", "--out", str(tmp_path / "results")]) == 0
+    out = capsys.readouterr().out
+    assert "mean accuracy" in out and "us a step" in out and "CNN" in out and "LSTM" in out
+    assert str(tmp_path / "results") in out.replace("\n", "")
+    files = {path.name: path for path in (tmp_path / "results").iterdir()}
+    assert sorted(files) == ["cnn-curves.png", "cnn.safetensors", "lstm-curves.png", "lstm.safetensors"]
+    assert files["cnn-curves.png"].read_bytes().startswith(b"\x89PNG")
+    assert load_model(files["cnn.safetensors"]).predict(np.zeros((2, 28, 28, 1)), verbose=0).shape == (2, 10)
+    assert load_model(files["lstm.safetensors"]).predict(np.zeros((2, 5, 8)), verbose=0).shape == (2, 10)
+
+
+def test_the_demo_does_without_matplotlib(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    from handloom.examples import demo
+
+    runs = demo.main(["--smoke", "--out", str(tmp_path)])
+    assert "no curves: History.plot: drawing needs matplotlib" in " ".join(capsys.readouterr().out.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cnn.safetensors", "lstm.safetensors"]
+    assert all(
+        run.history.history["loss"][-1] < run.history.history["loss"][0] for task in runs.values() for run in task
+    )
