@@ -12,14 +12,17 @@ import numpy as np
 
 def device_of(op: str, **arrays) -> str:
     """ "cpu" or "cuda", from the arrays (None is skipped)."""
+    for array in arrays.values():
+        if type(array) is not np.ndarray and array is not None:
+            return _device_of_others(op, arrays)
+    return "cpu"
+
+
+def _device_of_others(op, arrays):
     seen = {}
     for name, array in arrays.items():
-        if array is None or type(array) is np.ndarray:
-            device = "cpu"
-        else:
-            device = _device_of_type(op, name, array)
         if array is not None:
-            seen.setdefault(device, name)
+            seen.setdefault(_device_of_type(op, name, array), name)
     if len(seen) == 2:
         raise TypeError(
             f"{op}: {seen['cpu']} is a NumPy array and {seen['cuda']} a CuPy array: "

@@ -43,9 +43,9 @@ CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
 ROWS, COLUMNS = simd.TILE_ROWS, simd.TILE_COLUMNS
 # Rows of the tile for what is left over.
 SHORT = max(2, ROWS * 2 // 7)
-# Bytes of one row of a K block: 384 float32. A panel of A (14 x 384) stays in the first-level cache while panels of B
+# Bytes of one row of a K block: 512 float32. A panel of A (14 x 512) stays in the first-level cache while panels of B
 # stream past it from the second.
-BLOCK_BYTES = 1536
+BLOCK_BYTES = 2048
 # The rungs below the register tile: edge of a cache block, columns of a panel.
 BLOCK, WIDTH = 64, 32
 
@@ -274,7 +274,7 @@ _multiply_panels = threaded(multiply_panels)
 def _multiply(a, b, c, bias, activation, pack, multiply):
     """The packed product, one K block after another; `pack` and `multiply` say how the chunks are run.
 
-    Workspace: (M + N) * min(K, 384) numbers, in panels; half as many with float64.
+    Workspace: (M + N) * min(K, 512) numbers, in panels; half as many with float64.
     """
     m, n = c.shape
     k = a.shape[1]
