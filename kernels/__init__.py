@@ -22,6 +22,12 @@ from .gemm import (
     matmul_forward,
 )
 from .gemm import VARIANTS as _gemm
+from .optimizers import (
+    adam_update,
+    adamw_update,
+    rmsprop_update,
+    sgd_update,
+)
 from .randomness import (
     dropout,
     dropout_backward,
@@ -39,6 +45,8 @@ VARIANTS = {**_convolution, **_gemm, **_recurrent}
 __all__ = [
     "FUSED_ACTIVATIONS",
     "VARIANTS",
+    "adam_update",
+    "adamw_update",
     "conv2d",
     "conv2d_backward",
     "conv2d_forward",
@@ -59,6 +67,8 @@ __all__ = [
     "matmul_forward",
     "normal",
     "permutation",
+    "rmsprop_update",
+    "sgd_update",
     "truncated_normal",
     "uniform",
 ]

@@ -446,10 +446,15 @@ def _shift_right(builder, a, b):
     return builder.ashr(a, b)
 
 
+def _divide(builder, a, b):
+    # Numba puts the kernel's fast-math flags where there are none; with "arcp", x / sqrt(y) would be estimated.
+    return builder.fdiv(a, b, flags=("contract",))
+
+
 _operator(operator.add, ir.IRBuilder.add, ir.IRBuilder.fadd)
 _operator(operator.sub, ir.IRBuilder.sub, ir.IRBuilder.fsub)
 _operator(operator.mul, ir.IRBuilder.mul, ir.IRBuilder.fmul)
-_operator(operator.truediv, None, ir.IRBuilder.fdiv)
+_operator(operator.truediv, None, _divide)
 _operator(operator.lshift, ir.IRBuilder.shl, None)
 _operator(operator.rshift, _shift_right, None)
 _operator(operator.and_, ir.IRBuilder.and_, None)

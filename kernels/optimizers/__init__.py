@@ -1,0 +1,178 @@
+"""Optimizer updates: `sgd_update`, `rmsprop_update`, `adam_update`, `adamw_update`, in Keras's exact formulas.
+
+Each is one pass over memory that reads the weights w, their gradient g and the state, and writes w and the state in
+place. The formulas below go through the elements one by one; √ and / are rounded once, as by the processor's own
+instructions. All arrays have the shape of w, in float32 or all in float64. w and the state must be C-contiguous and
+writeable; g may have any strides and is copied if it has gaps. No two arrays may share memory, which is not checked.
+Nothing is changed where an error is raised.
+"""
+
+import numpy as np
+
+from .. import checks
+from ..dispatch import Variants, device_of
+
+# One kernel an operation: each is bound by memory already in its simplest form, so there is no ladder to climb.
+_SGD = Variants("sgd_update", __name__, cpu={"vectors": "cpu:sgd"})
+_RMSPROP = Variants("rmsprop_update", __name__, cpu={"vectors": "cpu:rmsprop"})
+_ADAM = Variants("adam_update", __name__, cpu={"vectors": "cpu:adam"})
+_ADAMW = Variants("adamw_update", __name__, cpu={"vectors": "cpu:adam"})
+
+
+def sgd_update(w, g, velocity=None, *, learning_rate, momentum=0.0, nesterov=False):
+    """w -= learning_rate g, or with momentum
+
+        velocity = momentum velocity - learning_rate g
+        w += velocity                                        nesterov: w += momentum velocity - learning_rate g
+
+    Parameters
+    ----------
+    w : any shape, float32 | float64, changed in place
+    g : as w
+    velocity : as w, changed in place; None (or anything: it is not looked at) where the momentum is 0
+    learning_rate, momentum : numbers, 0 <= momentum < 1 or so
+    nesterov : look ahead by one step of the velocity
+
+    Returns None.
+    Raises ValueError : shapes that differ, w or velocity not contiguous or read-only, momentum without a velocity.
+    TypeError : dtypes other than float32 and float64, or mixed.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> w = np.array([1.0, 2.0])
+    >>> kernels.sgd_update(w, np.array([1.0, -1.0]), learning_rate=0.5)
+    >>> w
+    array([0.5, 2.5])
+    """
+    if not momentum:
+        velocity = None
+    elif velocity is None:
+        raise ValueError(f"sgd_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
+    flat = _flat("sgd_update", w, g, velocity=velocity)
+    _SGD.launcher("cpu", None)(*flat, float(learning_rate), float(momentum), bool(nesterov))
+
+
+def rmsprop_update(w, g, v, velocity=None, mean=None, *, learning_rate, rho, momentum, epsilon):
+    """The gradient over a running root mean square of itself (T. Tieleman, G. Hinton, lecture 6.5, 2012):
+
+        v = rho v + (1 - rho) g²
+        mean = rho mean + (1 - rho) g                         with a mean: "centered", by the variance
+        step = learning_rate g / √(v + epsilon)               centered: √(v - mean² + epsilon)
+        w -= step                                             with momentum: velocity = momentum velocity + step
+                                                                             w -= velocity
+    Parameters
+    ----------
+    w, g, v : as in `sgd_update`; v is the running mean square, from zeros
+    velocity : as w; None (or anything: it is not looked at) where the momentum is 0
+    mean : as w, the running mean of g; None: not centered
+
+    Returns None.  Raises as `sgd_update`.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> w, v = np.array([1.0]), np.array([0.0])
+    >>> kernels.rmsprop_update(w, np.array([4.0]), v, learning_rate=0.25, rho=0.75, momentum=0.0, epsilon=0.0)
+    >>> w, v
+    (array([0.5]), array([4.]))
+    """
+    if not momentum:
+        velocity = None
+    elif velocity is None:
+        raise ValueError(f"rmsprop_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
+    flat = _flat("rmsprop_update", w, g, v=v, velocity=velocity, mean=mean)
+    numbers = float(learning_rate), float(rho), float(momentum), float(epsilon)
+    _RMSPROP.launcher("cpu", None)(*flat, *numbers)
+
+
+def adam_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
+    """The running mean of the gradient over the root of its running square (D. Kingma, J. Ba, ICLR 2015):
+
+        m += (1 - beta_1) (g - m)
+        v += (1 - beta_2) (g² - v)
+        w -= alpha m / (√v + epsilon)             alpha = learning_rate √(1 - beta_2^step) / (1 - beta_1^step)
+
+    (the paper's second form: its epsilon is not corrected for the first steps).
+
+    Parameters
+    ----------
+    w, g : as in `sgd_update`
+    m, v : as w, changed in place; zeros before the first step
+    step : 1, 2, 3 ...: which step this is
+    learning_rate, epsilon : numbers
+    beta_1, beta_2 : from 0 to below 1
+
+    Returns None.  Raises as `sgd_update`; ValueError for a step or a beta outside the range.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> w, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
+    >>> options = {"learning_rate": 0.5, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 0.0}
+    >>> kernels.adam_update(w, np.array([3.0]), m, v, step=1, **options)
+    >>> w.round(6)
+    array([0.5])
+    """
+    alpha = _adam_rate("adam_update", step, learning_rate, beta_1, beta_2)
+    flat = _flat("adam_update", w, g, m=m, v=v)
+    _ADAM.launcher("cpu", None)(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), 0.0)
+
+
+def adamw_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, weight_decay):
+    """`adam_update` after w -= learning_rate weight_decay w (I. Loshchilov, F. Hutter, ICLR 2019).
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> w, m, v = np.array([1.0]), np.zeros(1), np.zeros(1)
+    >>> options = {"learning_rate": 0.5, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1.0, "weight_decay": 0.5}
+    >>> kernels.adamw_update(w, np.zeros(1), m, v, step=1, **options)
+    >>> w
+    array([0.75])
+    """
+    alpha = _adam_rate("adamw_update", step, learning_rate, beta_1, beta_2)
+    flat = _flat("adamw_update", w, g, m=m, v=v)
+    decay = float(learning_rate) * weight_decay
+    _ADAMW.launcher("cpu", None)(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), decay)
+
+
+def _adam_rate(op, step, learning_rate, beta_1, beta_2):
+    """The learning rate, corrected for running means that started from zero."""
+    if not 0 <= beta_1 < 1 or not 0 <= beta_2 < 1:
+        raise ValueError(f"{op}: beta_1 is {beta_1} and beta_2 {beta_2}: both must be at least 0 and below 1")
+    if not step >= 1:
+        raise ValueError(f"{op}: step is {step}: steps count from 1")
+    return float(learning_rate) * (1.0 - beta_2**step) ** 0.5 / (1.0 - beta_1**step)
+
+
+def _flat(op, w, g, **state):
+    """All arrays in one dimension, once they are known to fit. Small networks spend their time here, so what is
+    right passes quickly, and only what is not is looked at closely."""
+    dtype, shape = getattr(w, "dtype", None), getattr(w, "shape", None)
+    if dtype not in checks.FLOATS:
+        _refuse(op, w, g, state)
+    flat = []
+    for array in (w, g, *state.values()):
+        if array is None:
+            flat.append(None)
+            continue
+        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+            _refuse(op, w, g, state)
+        if not array.flags.carray:
+            if array is not g:
+                _refuse(op, w, g, state)
+            array = np.ascontiguousarray(array)
+        flat.append(array if array.ndim == 1 else array.reshape(-1))
+    return flat
+
+
+def _refuse(op, w, g, state):
+    """Say what is wrong with the arrays. Subclasses of np.ndarray are fine."""
+    device_of(op, w=w, g=g, **state)
+    checks.floats(op, w=w, g=g, **state)
+    checks.shape(op, w.shape, g=g, **state)
+    for name, array in (("w", w), *state.items()):
+        if array is not None and not array.flags.c_contiguous:
+            raise ValueError(
+                f"{op}: {name} has strides {array.strides}: it is changed in place and must be C-contiguous, "
+                f"np.ascontiguousarray({name}) makes a copy that is"
+            )
+        if array is not None and not array.flags.writeable:
+            raise ValueError(f"{op}: {name} is read-only: it is changed in place, pass {name}.copy()")
