@@ -1,12 +1,17 @@
-"""Scratch memory that is kept between calls.
+"""Scratch memory that is kept between calls, and memory that starts on a cache line.
 
 A fresh large array costs a page fault every 4 KB when it is first written, which can take longer than the kernel that
 writes it. Each thread keeps one buffer a name and dtype, as large as the largest request so far.
+
+NumPy's arrays start on 16 bytes. A vector of 64 that straddles two cache lines costs two accesses: a kernel that
+mostly stores (a 1x1 convolution) gains a tenth from an output that starts on a line.
 """
 
 import threading
 
 import numpy as np
+
+LINE = 64  # bytes
 
 _local = threading.local()
 
@@ -20,5 +25,13 @@ def scratch(name: str, size: int, dtype) -> np.ndarray:
     key = name, dtype
     buffer = buffers.get(key)
     if buffer is None or buffer.size < size:
-        buffer = buffers[key] = np.empty(size, dtype)
+        buffer = buffers[key] = aligned(size, dtype)
     return buffer[:size]
+
+
+def aligned(size: int, dtype) -> np.ndarray:
+    """A fresh 1-D array of `size` elements that starts on a cache line, its contents undefined."""
+    itemsize = np.dtype(dtype).itemsize
+    buffer = np.empty(size + LINE // itemsize, dtype)
+    start = -buffer.ctypes.data % LINE // itemsize
+    return buffer[start : start + size]
