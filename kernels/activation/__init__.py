@@ -1,0 +1,330 @@
+"""Activations: elementwise functions, and softmax along an axis.
+
+    relu          max(x, 0)                            sigmoid    1 / (1 + e^-x)
+    leaky_relu    x if x >= 0 else negative_slope x    tanh       (e^x - e^-x) / (e^x + e^-x)
+    elu           x if x >= 0 else alpha (e^x - 1)     softplus   log(1 + e^x)
+    silu          x sigmoid(x)                         gelu       x P(Z < x), Z normally distributed
+    softmax       e^x_j / sum over k of e^x_k          log_softmax   its logarithm
+
+For all of them: `x` is float32 or float64 of any shape and strides, the result C-contiguous and of its shape and dtype.
+Float32 results are within 4 ulp of the exact ones (softmax: of the row's rounding), also where they are denormal; at
+-Inf and Inf they are the functions' limits, and NaN stays NaN. Empty arrays give empty arrays. `TypeError` for other
+dtypes, `ValueError` for a gradient of another shape.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..dispatch import Variants, device_of
+
+VARIANTS = {}
+
+_ELEMENTWISE = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "gelu_tanh")
+_KERNELS = {
+    name: Variants(name.removesuffix("_backward"), __name__, cpu={"simd": f"cpu:{name}"})
+    for op in (*_ELEMENTWISE, "softmax", "log_softmax")
+    for name in (op, f"{op}_backward")
+}
+
+
+class ActivationSaved(NamedTuple):
+    """What an activation's backward needs: its input or its output, and its parameter."""
+
+    kept: np.ndarray
+    parameter: float = 0.0
+
+
+class SoftmaxSaved(NamedTuple):
+    """What the backward of softmax and log_softmax needs: the output and the axis."""
+
+    y: np.ndarray
+    axis: int
+
+
+def relu(x):
+    """y = max(x, 0).  Saved for backward: y.  dx = dy where y is not zero.
+
+    x : (...) float32 | float64; returns y : (...).
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.relu(np.array([-2.0, 3.0]))
+    array([0., 3.])
+    """
+    return _apply("relu", x)
+
+
+def relu_forward(x):
+    """`relu`, and what its backward needs."""
+    y = relu(x)
+    return y, ActivationSaved(y)
+
+
+def relu_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("relu", dy, saved, needs)
+
+
+def leaky_relu(x, negative_slope=0.2):
+    """y = x where x >= 0, negative_slope * x elsewhere.  Saved for backward: x.
+
+    x : (...) float32 | float64; returns y : (...).  A. Maas et al., "Rectifier Nonlinearities Improve Neural Network
+    Acoustic Models", ICML 2013.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.leaky_relu(np.array([-2.0, 3.0]), 0.5)
+    array([-1.,  3.])
+    """
+    return _apply("leaky_relu", x, negative_slope)
+
+
+def leaky_relu_forward(x, negative_slope=0.2):
+    """`leaky_relu`, and what its backward needs."""
+    return leaky_relu(x, negative_slope), ActivationSaved(x, negative_slope)
+
+
+def leaky_relu_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("leaky_relu", dy, saved, needs)
+
+
+def elu(x, alpha=1.0):
+    """y = x where x >= 0, alpha (exp(x) - 1) elsewhere.  Saved for backward: x.
+
+    x : (...) float32 | float64; returns y : (...).  D.-A. Clevert et al., "Fast and Accurate Deep Network Learning by
+    Exponential Linear Units", arXiv:1511.07289.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.elu(np.array([-np.inf, 3.0]))
+    array([-1.,  3.])
+    """
+    return _apply("elu", x, alpha)
+
+
+def elu_forward(x, alpha=1.0):
+    """`elu`, and what its backward needs."""
+    return elu(x, alpha), ActivationSaved(x, alpha)
+
+
+def elu_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("elu", dy, saved, needs)
+
+
+def sigmoid(x):
+    """y = 1 / (1 + exp(-x)).  Saved for backward: y.  dx = dy y (1 - y).
+
+    x : (...) float32 | float64; returns y : (...).
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.sigmoid(np.array([0.0, 1e4]))
+    array([0.5, 1. ])
+    """
+    return _apply("sigmoid", x)
+
+
+def sigmoid_forward(x):
+    """`sigmoid`, and what its backward needs."""
+    y = sigmoid(x)
+    return y, ActivationSaved(y)
+
+
+def sigmoid_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("sigmoid", dy, saved, needs)
+
+
+def tanh(x):
+    """y = tanh(x).  Saved for backward: y.  dx = dy (1 - y^2).
+
+    x : (...) float32 | float64; returns y : (...).
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.tanh(np.array([-1e4, 0.0]))
+    array([-1.,  0.])
+    """
+    return _apply("tanh", x)
+
+
+def tanh_forward(x):
+    """`tanh`, and what its backward needs."""
+    y = tanh(x)
+    return y, ActivationSaved(y)
+
+
+def tanh_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("tanh", dy, saved, needs)
+
+
+def softplus(x):
+    """y = log(1 + exp(x)).  Saved for backward: x.  dx = dy sigmoid(x).
+
+    x : (...) float32 | float64; returns y : (...).
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.softplus(np.array([-1e4, 1e4]))
+    array([    0., 10000.])
+    """
+    return _apply("softplus", x)
+
+
+def softplus_forward(x):
+    """`softplus`, and what its backward needs."""
+    return softplus(x), ActivationSaved(x)
+
+
+def softplus_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("softplus", dy, saved, needs)
+
+
+def silu(x):
+    """y = x sigmoid(x), also called swish.  Saved for backward: x.
+
+    x : (...) float32 | float64; returns y : (...).  P. Ramachandran et al., "Searching for Activation Functions",
+    arXiv:1710.05941.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.silu(np.array([0.0, 1e4]))
+    array([    0., 10000.])
+    """
+    return _apply("silu", x)
+
+
+def silu_forward(x):
+    """`silu`, and what its backward needs."""
+    return silu(x), ActivationSaved(x)
+
+
+def silu_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("silu", dy, saved, needs)
+
+
+def gelu(x, approximate=False):
+    """y = x (1 + erf(x / sqrt(2))) / 2, or with `approximate` x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+
+    x : (...) float32 | float64; returns y : (...).  Saved for backward: x.  D. Hendrycks and K. Gimpel, "Gaussian Error
+    Linear Units", arXiv:1606.08415.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.gelu(np.array([-np.inf, 0.0, 1.0])).round(4)
+    array([-0.    ,  0.    ,  0.8413])
+    """
+    return _apply("gelu_tanh" if approximate else "gelu", x)
+
+
+def gelu_forward(x, approximate=False):
+    """`gelu`, and what its backward needs."""
+    return gelu(x, approximate), ActivationSaved(x, float(approximate))
+
+
+def gelu_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _gradient("gelu_tanh" if saved.parameter else "gelu", dy, saved, needs)
+
+
+def softmax(x, axis=-1):
+    """y_j = exp(x_j - m) / sum over k of exp(x_k - m) along an axis, m being the largest x_k.
+
+    x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
+    Raises ValueError for an axis that x does not have.  Saved for backward: y.  dx = y (dy - sum over k of dy_k y_k).
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.softmax(np.array([[0.0, 0.0], [-1e4, 1e4]]))
+    array([[0.5, 0.5],
+           [0. , 1. ]])
+    """
+    return _along_axis("softmax", axis, x=x)
+
+
+def softmax_forward(x, axis=-1):
+    """`softmax`, and what its backward needs."""
+    y = softmax(x, axis)
+    return y, SoftmaxSaved(y, axis)
+
+
+def softmax_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _softmax_gradient("softmax_backward", dy, saved, needs)
+
+
+def log_softmax(x, axis=-1):
+    """y_j = (x_j - m) - log(sum over k of exp(x_k - m)) along an axis, m being the largest x_k.
+
+    x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
+    Raises ValueError for an axis that x does not have.  Saved for backward: y.  dx = dy - exp(y) sum over k of dy_k.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.log_softmax(np.array([0.0, 1e4]))
+    array([-10000.,      0.])
+    """
+    return _along_axis("log_softmax", axis, x=x)
+
+
+def log_softmax_forward(x, axis=-1):
+    """`log_softmax`, and what its backward needs."""
+    y = log_softmax(x, axis)
+    return y, SoftmaxSaved(y, axis)
+
+
+def log_softmax_backward(dy, saved, needs=None):
+    """(dx,) from dy; None where `needs`, one bool, says so."""
+    return _softmax_gradient("log_softmax_backward", dy, saved, needs)
+
+
+def _apply(op, x, parameter=0.0):
+    launcher = _KERNELS[op].launcher(device_of(op, x=x), None)
+    checks.floats(op, x=x)
+    y = np.empty(x.shape, x.dtype)
+    launcher(x, y, parameter)
+    return y
+
+
+def _gradient(op, dy, saved, needs):
+    name = f"{op}_backward"
+    kept, parameter = saved
+    launcher = _KERNELS[name].launcher(device_of(name, dy=dy, x=kept), None)
+    (need,) = checks.wanted(name, needs, ("x",))
+    checks.floats(name, x=kept, dy=dy)
+    checks.shape(name, kept.shape, dy=dy)
+    if not need:
+        return (None,)
+    dx = np.empty(kept.shape, kept.dtype)
+    launcher(dy, kept, dx, parameter)
+    return (dx,)
+
+
+def _along_axis(op, axis, **arrays):
+    """Run a row kernel along an axis of arrays of one shape; the result is C-contiguous."""
+    launcher = _KERNELS[op].launcher(device_of(op, **arrays), None)
+    checks.floats(op, **arrays)
+    x = next(iter(arrays.values()))
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{op}: axis is {axis} and x is {x.shape}: x must have that axis")
+    if axis in (-1, x.ndim - 1):
+        out = np.empty(x.shape, x.dtype)
+        launcher(*[np.ascontiguousarray(array) for array in arrays.values()], out)
+        return out
+    last = [np.ascontiguousarray(np.moveaxis(array, axis, -1)) for array in arrays.values()]
+    out = np.empty(last[0].shape, x.dtype)
+    launcher(*last, out)
+    return np.ascontiguousarray(np.moveaxis(out, -1, axis))
+
+
+def _softmax_gradient(name, dy, saved, needs):
+    (need,) = checks.wanted(name, needs, ("x",))
+    checks.shape(name, saved.y.shape, dy=dy)
+    return (_along_axis(name, saved.axis, dy=dy, y=saved.y) if need else None,)
