@@ -361,7 +361,7 @@ def gemm_threaded(a, b, c, bias=None, activation=None):
     """Packing pays when each packed number is used often; small and thin products read the operands where they are."""
     m, n = c.shape
     k = a.shape[1]
-    if b.flags.c_contiguous and (m <= 4 * ROWS or k <= 64 or m * n * k <= 100_000):
+    if b.flags.c_contiguous and (m <= 4 * ROWS or k <= 128 or m * n * k <= 100_000):
         a, a_row, a_col = operand(a)
         width = COLUMNS * simd.VECTOR_BYTES // c.itemsize
         rows, columns = (8 * ROWS, n) if m > 8 * ROWS else (m, width)
