@@ -1,5 +1,6 @@
 """Every example runs, learns something, and the demo leaves behind what it promises."""
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -63,3 +64,20 @@ def test_the_demo_does_without_matplotlib(tmp_path, monkeypatch, capsys):
     assert all(
         run.history.history["loss"][-1] < run.history.history["loss"][0] for task in runs.values() for run in task
     )
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/reading-order.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_programs_in_the_pages_run(page, tmp_path):
+    for program in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        run(program.replace("epochs=5", "epochs=1"), tmp_path, HANDLOOM_CACHE_DIR=None)
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])
+def test_links_between_files_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text())
+    local = [link for link in links if "://" not in link]
+    assert not [link for link in local if not ((ROOT / page).parent / link).exists()]
