@@ -134,7 +134,7 @@ class Layer:
         """`x` as a tensor of the layer's dtype; each of them where `x` is a tuple or list of tensors and arrays."""
         if self.dtype is None:
             raise ValueError(f"{type(self).__name__}: __init__ must begin with super().__init__()")
-        if isinstance(x, (tuple, list)) and x and all(isinstance(part, (Tensor, np.ndarray)) for part in x):
+        if isinstance(x, (tuple, list)) and x and all(hasattr(part, "ndim") for part in x):
             return tuple(self._as_input(part) for part in x)
         if isinstance(x, (Layer, Input)):
             raise TypeError(
