@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -457,6 +458,33 @@ class TestErrors:
             model.predict(X[:, None])
         with pytest.raises(TypeError, match="mean_squared_error: y_pred is a tuple of 3: a model trained with it"):
             model.fit(X[:, None], Y, verbose=0)
+
+
+def fitted(seed):
+    """The weights of a small model, trained with no other stream of random numbers than its own."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.random((64, 20)), rng.integers(0, 4, 64)
+    model = nn.Sequential([nn.Dense(16, activation="relu", input_dim=20), nn.Dense(4, activation="softmax")])
+    model.set_weights([rng.standard_normal(weight.shape) / 4 for weight in model.weights])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, epochs=20, batch_size=16, shuffle=False, verbose=0)
+    return model.get_weights()
+
+
+def test_models_train_at_once_in_threads():
+    threads = 4
+    results = {}
+    workers = [
+        threading.Thread(target=lambda seed=seed: results.update({seed: fitted(seed)})) for seed in range(threads)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == threads
+    for seed, weights in results.items():
+        for found, expected in zip(weights, fitted(seed)):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_arguments_have_keras_names_order_and_defaults():
