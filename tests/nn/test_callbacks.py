@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from handloom import nn
 from handloom.nn import callbacks
 
 
@@ -293,3 +294,71 @@ def test_csv_logger_appends_under_the_columns_that_are_there(tmp_path):
 def test_errors(make, error, message):
     with pytest.raises(error, match=re.escape(message)):
         make()
+
+
+class TestInFit:
+    """The same with a real model."""
+
+    X = np.random.default_rng(2).random((40, 5), np.float32)
+    Y = np.eye(3, dtype=np.float32)[(X[:, 0] * 3).astype(int)]
+
+    def model(self, learning_rate=0.01):
+        nn.utils.set_random_seed(3)
+        model = nn.Sequential([nn.Dense(8, activation="relu", input_dim=5), nn.Dense(3, activation="softmax")])
+        model.compile(nn.Adam(learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    def fit(self, model, *chosen, epochs=4):
+        return model.fit(self.X, self.Y, epochs=epochs, validation_split=0.25, callbacks=list(chosen), verbose=0)
+
+    def test_history_and_its_curves(self, tmp_path):
+        pytest.importorskip("matplotlib")
+        history = self.fit(self.model())
+        assert list(history.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+        assert all(len(values) == 4 for values in history.history.values())
+        history.plot(tmp_path / "curves.png")
+        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_early_stopping_and_checkpoints_agree_on_the_best_epoch(self, tmp_path):
+        model = self.model(learning_rate=0.3)
+        best = tmp_path / "best.safetensors"
+        stop = callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+        history = self.fit(model, stop, callbacks.ModelCheckpoint(best, save_best_only=True), epochs=60)
+        losses = history.history["val_loss"]
+        assert len(losses) == stop.best_epoch + 3 < 60
+        assert stop.best_epoch == int(np.argmin(losses))
+        saved = nn.load_model(best)
+        for restored, kept in zip(model.get_weights(), saved.get_weights()):
+            np.testing.assert_array_equal(restored, kept)
+        assert saved.evaluate(self.X[30:], self.Y[30:], verbose=0)[0] == pytest.approx(min(losses))
+
+    def test_checkpoints_by_batches_hold_weights_that_load(self, tmp_path):
+        model = self.model()
+        name = f"{tmp_path}/{{epoch}}-{{batch}}.safetensors"
+        self.fit(model, callbacks.ModelCheckpoint(name, save_weights_only=True, save_freq=1), epochs=2)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["1-1.safetensors", "2-1.safetensors"]
+        self.model().load_weights(tmp_path / "2-1.safetensors")
+
+    def test_the_schedule_is_followed_recorded_and_logged(self, tmp_path):
+        schedule = callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        log = callbacks.CSVLogger(tmp_path / "log.csv")
+        history = self.fit(self.model(), schedule, log, epochs=3)
+        assert history.history["learning_rate"] == pytest.approx([0.005, 0.0025, 0.00125])
+        with (tmp_path / "log.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["val_loss"]) for row in rows] == history.history["val_loss"]
+        assert list(rows[0]) == ["epoch", *history.history]
+
+    def test_every_moment_comes_in_order(self):
+        seen = []
+        moments = [name for name in dir(callbacks.Callback) if name.startswith("on_")]
+        notes = callbacks.LambdaCallback(**{name: lambda *_, name=name: seen.append(name[3:]) for name in moments})
+        self.fit(self.model(), notes, epochs=1)
+        assert seen == [
+            "train_begin",
+            "epoch_begin",
+            *("train_batch_begin", "train_batch_end"),
+            *("test_begin", "test_batch_begin", "test_batch_end", "test_end"),
+            "epoch_end",
+            "train_end",
+        ]

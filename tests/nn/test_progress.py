@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from handloom import nn
 from handloom.nn import progress
 from handloom.nn.progress import ProgressBar
 
@@ -222,3 +224,46 @@ def test_durations(seconds, text):
 def test_other_verbosities_are_refused(verbose):
     with pytest.raises(ValueError, match=re.escape(f"verbose: must be 0, 1, 2 or 'auto', got {verbose!r}")):
         ProgressBar(verbose, 1, 1)
+
+
+class TestInFit:
+    """The same with a real model."""
+
+    X, Y = np.random.default_rng(0).random((12, 4), np.float32), np.zeros((12, 1), np.float32)
+
+    def model(self):
+        model = nn.Sequential([nn.Dense(1, input_dim=4)])
+        model.compile("sgd", "mse", metrics=["mae"])
+        return model
+
+    @pytest.mark.parametrize("verbose", [1, 2, "auto"])
+    def test_fit_evaluate_and_predict_print_their_lines(self, verbose, capsys):
+        model = self.model()
+        model.fit(self.X, self.Y, batch_size=5, epochs=2, validation_split=0.25, verbose=verbose)
+        model.evaluate(self.X, self.Y, batch_size=5, verbose=verbose)
+        model.predict(self.X, batch_size=5, verbose=verbose)
+        lines = capsys.readouterr().out.splitlines()
+        time, value = r"[\d.]+ (us|ms|s)/step", r"[\d.e-]+"
+        for epoch, line in enumerate(lines[:2], 1):
+            values = "  ".join(f"{name} {value}" for name in ("loss", "mae", "val_loss", "val_mae"))
+            assert re.fullmatch(f"Epoch {epoch}/2  2/2  {time}  {values}", line)
+        assert re.fullmatch(f"3/3  {time}  loss {value}  mae {value}", lines[2])
+        assert re.fullmatch(f"3/3  {time}", lines[3])
+        assert len(lines) == 4
+
+    def test_verbose_0_is_silent(self, capsys):
+        model = self.model()
+        model.fit(self.X, self.Y, verbose=0)
+        model.evaluate(self.X, self.Y, verbose=0)
+        model.predict(self.X, verbose=0)
+        assert capsys.readouterr() == ("", "")
+
+    def test_an_error_in_a_callback_leaves_the_terminal_clean(self, open_terminal):
+        def fail(*_):
+            raise RuntimeError("no more")
+
+        terminal = open_terminal()
+        with pytest.raises(RuntimeError, match="no more"):
+            self.model().fit(self.X, self.Y, callbacks=[nn.callbacks.LambdaCallback(on_train_batch_end=fail)])
+        assert terminal.getvalue().count(HIDE_CURSOR) == terminal.getvalue().count(SHOW_CURSOR) == 1
+        assert sys.stdout is terminal
