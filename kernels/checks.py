@@ -11,7 +11,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def floats(op: str, **arrays) -> None:
     """All arrays (None is skipped) are float32, or all are float64."""
-    first = None
+    first = first_name = None
     for name, array in arrays.items():
         if array is None:
             continue
@@ -19,7 +19,9 @@ def floats(op: str, **arrays) -> None:
         if dtype is first:  # NumPy has one object for each of its own dtypes
             continue
         if dtype not in FLOATS:
-            raise TypeError(f"{op}: {name} is {dtype}: must be float32 or float64, for example {name}.astype('float32')")
+            raise TypeError(
+                f"{op}: {name} is {dtype}: must be float32 or float64, for example {name}.astype('float32')"
+            )
         if first is not None and dtype != first:
             raise TypeError(
                 f"{op}: {first_name} is {first} and {name} is {dtype}: dtypes must be the same, for example "
