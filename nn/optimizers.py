@@ -21,7 +21,8 @@ class Optimizer:
     """Base of all. `compile` binds the model's parameters; a loop of one's own passes them as `parameters`.
 
     A subclass sets `state_names`, the arrays that it keeps for each parameter, and defines `update(w, g, *state)`,
-    which changes `w` and the state in place.
+    which changes `w` and the state in place. Where its formula takes each element by itself it sets `elementwise`, and
+    small parameters are then changed together: see `_Group`.
 
     Args:
         learning_rate: may be set at any time; every step reads it.
@@ -44,6 +45,7 @@ class Optimizer:
     """
 
     state_names = ()
+    elementwise = False
 
     def __init__(
         self, learning_rate, *, parameters=None, clipnorm=None, clipvalue=None, global_clipnorm=None, name=None
@@ -55,7 +57,8 @@ class Optimizer:
         self._clips = {key: self._number(key, value) for key, value in clips.items() if value is not None}
         if len(self._clips) > 1:
             raise ValueError(f"{type(self).__name__}: {' and '.join(self._clips)} exclude each other: give one of them")
-        self._bound = []  # (parameter, its state arrays)
+        self._bound = []  # (parameter, its state arrays): all of them, either alone or in a group
+        self._alone, self._groups = [], []
         if parameters is not None:
             self.bind(parameters)
 
@@ -86,29 +89,47 @@ class Optimizer:
                     f"{type(self).__name__}: parameters must be tensors, got {type(parameter).__name__}: pass for "
                     "example model.trainable_weights"
                 )
+        if [id(parameter) for parameter in parameters] == [id(parameter) for parameter in self.parameters]:
+            return
         known = {id(parameter): state for parameter, state in self._bound}
+        bound = {id(parameter): parameter for parameter in parameters}
         self._bound = [
-            (parameter, known.get(id(parameter)) or tuple(np.zeros_like(parameter.data) for _ in self.state_names))
-            for parameter in parameters
+            (parameter, known.get(key) or tuple(np.zeros_like(parameter.data) for _ in self.state_names))
+            for key, parameter in bound.items()
         ]
+        if self.elementwise:
+            self._groups, self._bound = _grouped(self._bound, len(self.state_names))
+        together = {id(parameter) for group in self._groups for parameter, _ in group.bound}
+        self._alone = [entry for entry in self._bound if id(entry[0]) not in together]
 
     def step(self):
         """Changes every bound parameter that has a gradient."""
         if self._clips:
             self._clip()
         self.iterations += 1
-        idle = True
-        for parameter, state in self._bound:
-            grad = parameter.grad
-            if grad is not None:
-                self.update(parameter.data, grad, *state)
-                idle = False
-        if idle:
+        changed = self._update_each(self._alone)
+        for group in self._groups:
+            if group.gather_gradients():
+                self.update(group.w, group.g, *group.state)
+                changed = True
+            elif self._update_each(group.bound):
+                changed = True
+        if not changed:
             self.iterations -= 1
             raise ValueError(
                 f"{type(self).__name__}.step: no parameter has a gradient: "
                 + ("call loss.backward() first" if self._bound else "pass parameters=model.trainable_weights")
             )
+
+    def _update_each(self, bound):
+        """One update for each parameter that has a gradient; whether there was one."""
+        changed = False
+        for parameter, state in bound:
+            grad = parameter.grad
+            if grad is not None:
+                self.update(parameter.data, grad, *state)
+                changed = True
+        return changed
 
     def zero_grad(self):
         """Forgets all gradients, so that the next `backward()` starts from nothing."""
@@ -132,6 +153,10 @@ class Optimizer:
         for parameter, length in zip(graded, lengths):
             if length > limit:
                 parameter.grad = parameter.grad * (limit / length)
+
+    def __getstate__(self):
+        """For copies and pickles, in which parts of a long array come out as arrays of their own."""
+        return {**vars(self), "_groups": [], "_alone": self._bound}
 
     # What `save` keeps.
 
@@ -164,8 +189,63 @@ class Optimizer:
         self.iterations = int(arrays["iterations"])
 
 
+class _Group:
+    """Small parameters whose arrays, and states, are parts of long ones, so that one launch changes them all.
+
+        w      | kernel ........... | bias . | kernel ...... | bias . |      the parameters' `data` are these parts
+        g      | copies of the gradients, in the same places          |
+        state  | ...                                                  |
+
+    A launch costs microseconds however little it does, and copying a small gradient a fraction of one.
+    """
+
+    LARGEST = 8192  # elements; from here the copy costs what the launch did
+    LINE = 16  # parts begin at multiples of this, so that none begins in the middle of another's vector
+
+    def __init__(self, bound, states):
+        starts = [0]
+        for parameter, _ in bound:
+            starts.append(starts[-1] - parameter.size // -self.LINE * self.LINE)
+        like = bound[0][0].data
+        self.w, self.g, *self.state = (np.zeros_like(like, shape=starts[-1]) for _ in range(2 + states))
+        self.bound, self.parts = [], []
+        for (parameter, state), start in zip(bound, starts):
+            w, g, *parts = (
+                array[start : start + parameter.size].reshape(parameter.shape)
+                for array in (self.w, self.g, *self.state)
+            )
+            w[...] = parameter.data
+            for part, array in zip(parts, state):
+                part[...] = array
+            parameter.data = w
+            self.bound.append((parameter, tuple(parts)))
+            self.parts.append((parameter, w, g))
+
+    def gather_gradients(self):
+        """Copies the gradients together; False where that is not possible, and each parameter has to go alone."""
+        for parameter, w, g in self.parts:
+            grad = parameter.grad
+            if grad is None or parameter.data is not w or grad.shape != g.shape or grad.dtype != g.dtype:
+                return False
+            g[...] = grad
+        return True
+
+
+def _grouped(bound, states):
+    """The groups, one for each dtype, and all parameters in their order with the state that they now have."""
+    kinds = {}
+    for entry in bound:
+        if entry[0].size <= _Group.LARGEST:
+            kinds.setdefault(entry[0].dtype, []).append(entry)
+    groups = [_Group(entries, states) for entries in kinds.values() if len(entries) > 1]
+    moved = {id(parameter): (parameter, state) for group in groups for parameter, state in group.bound}
+    return groups, [moved.get(id(entry[0]), entry) for entry in bound]
+
+
 class SGD(Optimizer):
     """Gradient descent, with momentum and Nesterov's look ahead (Sutskever et al., 2013)."""
+
+    elementwise = True
 
     def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, **options):
         self.momentum = self._number("momentum", momentum)
@@ -186,6 +266,8 @@ class SGD(Optimizer):
 
 class RMSprop(Optimizer):
     """Steps divided by a running root mean square of the gradient (Hinton, lecture 6e, 2012)."""
+
+    elementwise = True
 
     def __init__(self, learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False, **options):
         self.rho = self._number("rho", rho)
@@ -220,6 +302,7 @@ class Adam(Optimizer):
     """Steps along a running mean of the gradient, divided by its root mean square (Kingma and Ba, 2015)."""
 
     state_names = ("m", "v")
+    elementwise = True
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **options):
         self.beta_1 = self._number("beta_1", beta_1)

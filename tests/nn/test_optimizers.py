@@ -1,5 +1,7 @@
 """Optimizers against Keras's formulas in NumPy, and the book-keeping around them."""
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -125,6 +127,110 @@ def test_parameters_without_gradient_stay_and_keep_their_state():
     assert optimizer.parameters == [b, a]
     optimizer.zero_grad()
     assert a.grad is None
+
+
+OPTIMIZERS = [
+    lambda: nn.SGD(0.1),
+    lambda: nn.SGD(0.1, momentum=0.9, nesterov=True),
+    lambda: nn.RMSprop(0.1, centered=True, momentum=0.5),
+    lambda: nn.Adam(0.1),
+    lambda: nn.AdamW(0.1, weight_decay=0.1),
+]
+SHAPES = [(3, 5), (), (8193,), (17,), (4, 2, 2)]
+
+
+class TestTogether:
+    """Small parameters are changed in one launch, which must not show."""
+
+    def steps(self, make, together, dtype="float32", missing=None):
+        """The parameters after three steps; `missing` has no gradient in the second."""
+        optimizer, rng = make(), np.random.default_rng(1)
+        optimizer.elementwise = together
+        parameters = [Parameter(rng.standard_normal(shape).astype(dtype)) for shape in SHAPES]
+        optimizer.bind(parameters)
+        for step in range(3):
+            for index, parameter in enumerate(parameters):
+                gradient = rng.standard_normal(parameter.shape).astype(dtype)
+                parameter.grad = None if step == 1 and index == missing else gradient
+            optimizer.step()
+        return parameters, optimizer
+
+    @pytest.mark.parametrize("missing", [None, 0, 2])
+    @pytest.mark.parametrize("make", OPTIMIZERS)
+    def test_the_bits_are_those_of_one_at_a_time(self, make, missing):
+        together, optimizer = self.steps(make, True, missing=missing)
+        alone, other = self.steps(make, False, missing=missing)
+        assert len(optimizer._groups[0].parts) == 4
+        assert other._groups == []
+        for a, b in zip(together, alone):
+            np.testing.assert_array_equal(a.data, b.data)
+        states, others = optimizer.state_arrays(), other.state_arrays()
+        assert list(states) == list(others)
+        for name in states:
+            np.testing.assert_array_equal(states[name], others[name])
+
+    def test_dtypes_are_kept_apart(self):
+        parameters = [Parameter(np.ones(3, dtype)) for dtype in ("float32", "float64", "float32", "float64", "float32")]
+        optimizer = nn.SGD(1.0, parameters=parameters)
+        assert [len(group.parts) for group in optimizer._groups] == [3, 2]
+        for parameter in parameters:
+            parameter.grad = np.ones_like(parameter.data)
+        optimizer.step()
+        assert [parameter.dtype for parameter in parameters] == ["f4", "f8", "f4", "f8", "f4"]
+        assert all(not parameter.data.any() for parameter in parameters)
+
+    def test_a_parameter_whose_array_was_replaced(self):
+        parameters = [Parameter(np.zeros(3)) for _ in range(3)]
+        optimizer = nn.SGD(1.0, momentum=0.5, parameters=parameters)
+        for replaced in (False, True, True):
+            if replaced:
+                parameters[1].data = parameters[1].data.copy()
+            for parameter in parameters:
+                parameter.grad = np.ones(3)
+            optimizer.step()
+        for parameter in parameters:
+            assert parameter.data.tolist() == [-4.25] * 3
+
+    def test_binding_again_and_more(self):
+        parameters = [Parameter(np.zeros(3)) for _ in range(4)]
+        optimizer = nn.SGD(1.0, momentum=0.5, parameters=parameters[:2])
+        group = optimizer._groups[0]
+        optimizer.bind(parameters[:2])
+        assert optimizer._groups[0] is group
+        for parameter in parameters:
+            parameter.grad = np.ones(3)
+        optimizer.step()
+        optimizer.bind([*reversed(parameters), parameters[0]])
+        optimizer.step()
+        assert [parameter.data[0] for parameter in parameters] == [-2.5, -2.5, -1, -1]
+
+    def test_two_optimizers_for_the_same_parameters(self):
+        parameters = [Parameter(np.zeros(3)) for _ in range(2)]
+        first, second = nn.SGD(1.0, parameters=parameters), nn.SGD(10.0, parameters=parameters)
+        for optimizer in (first, second, first):
+            for parameter in parameters:
+                parameter.grad = np.ones(3)
+            optimizer.step()
+        assert all(parameter.data.tolist() == [-12] * 3 for parameter in parameters)
+
+    def test_a_gradient_of_another_shape_is_refused_as_ever(self):
+        parameters = [Parameter(np.zeros(3)) for _ in range(2)]
+        optimizer = nn.SGD(1.0, parameters=parameters)
+        parameters[0].grad, parameters[1].grad = np.ones(3), np.ones(1)
+        with pytest.raises(ValueError, match="sgd_update"):
+            optimizer.step()
+
+    def test_models_can_be_copied(self):
+        x, y = RNG.random((20, 3)), RNG.random((20, 1))
+        model = nn.Sequential([nn.Dense(4, activation="tanh", input_dim=3), nn.Dense(1)])
+        model.compile("adam", "mse")
+        model.fit(x, y, verbose=0)
+        copies = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+        model.fit(x, y, shuffle=False, verbose=0)
+        for other in copies:
+            other.fit(x, y, shuffle=False, verbose=0)
+            for a, b in zip(model.get_weights(), other.get_weights()):
+                np.testing.assert_array_equal(a, b)
 
 
 def test_a_loop_of_ones_own():
