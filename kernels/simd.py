@@ -167,7 +167,10 @@ def _fma(builder, a, b, c):
 
 def _first_lanes(builder, count, lanes):
     """Mask of the lanes whose number is below `count`."""
-    numbers = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
+    # In 32 bits: sixteen 64-bit numbers would take two registers and two comparisons.
+    most = ir.Constant(_I64, lanes)
+    count = builder.trunc(builder.select(builder.icmp_signed("<", count, most), count, most), _I32)
+    numbers = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
     return builder.icmp_signed("<", numbers, _splat(builder, count, lanes))
 
 
@@ -565,6 +568,17 @@ def any_lane(typingctx, mask):
 
 
 @intrinsic
+def first_lane(typingctx, mask):
+    """The number of the first lane that is set; the number of lanes where none is."""
+
+    def codegen(context, builder, sig, args):
+        bits = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return builder.zext(builder.cttz(bits, ir.Constant(_I1, 0)), _I64)
+
+    return types.intp(mask), codegen
+
+
+@intrinsic
 def first_lanes(typingctx, like, count):
     """Mask of the lanes whose number is below `count` (lanes as in `like`, an array or a vector)."""
     mask = Mask(Vec(like.dtype).lanes)
@@ -832,10 +846,14 @@ def _declare_outer(masked, gathered, text):
             if gathered:
                 table = _address(context, builder, where, args[3], args[4])
                 args = args[:3] + args[4:]
+                origin = builder.ptrtoint(_address(context, builder, a, a_value, ir.Constant(_I64, 0)), _I64)
 
                 def scalars(i):
+                    # Made from an integer, a row's address stays apart from the index a0 that moves. If LLVM may add
+                    # a0 first, it loads all rows through that one sum at once and has no registers left for the tile.
                     offset = builder.load(builder.gep(table, [ir.Constant(_I64, i)], inbounds=True))
-                    return builder.gep(first, [offset], inbounds=True)
+                    row = builder.add(origin, builder.mul(offset, ir.Constant(_I64, a.dtype.bitwidth // 8)))
+                    return builder.gep(builder.inttoptr(row, first.type), [a0])
             else:
 
                 def scalars(i):

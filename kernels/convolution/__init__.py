@@ -7,6 +7,7 @@ The text on the whole family: V. Dumoulin and F. Visin, "A guide to convolution 
 """
 
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from .. import checks
 from ..dispatch import Variants, device_of
 from ..gemm import FUSED_ACTIVATIONS
+from ..workspace import aligned
 
 VARIANTS = {
     "conv2d": Variants(
@@ -129,7 +131,7 @@ def conv2d_backward(dy, saved, needs=None):
         dz, db = cpu.dense_epilogue_backward(rows, rows if y is None else y.reshape(rows.shape), activation)
     dx = dw = None
     if need_x:
-        dx = np.empty(x.shape, x.dtype)
+        dx = aligned(x.size, x.dtype).reshape(x.shape)
         rung.data_gradient(dz, np.ascontiguousarray(w), dx, geometry)
     if need_w:
         dw = np.empty(w.shape, w.dtype)
@@ -152,7 +154,8 @@ def _run(x, w, b, window, activation, variant):
         if b.shape != (geometry.F,):
             raise ValueError(f"conv2d: b is {b.shape} and w is {w.shape}: b must be ({geometry.F},)")
         b = np.ascontiguousarray(b)
-    y = np.empty((geometry.N, geometry.OH, geometry.OW, geometry.F), x.dtype)
+    shape = geometry.N, geometry.OH, geometry.OW, geometry.F
+    y = aligned(prod(shape), x.dtype).reshape(shape)
     rung.forward(np.ascontiguousarray(x), np.ascontiguousarray(w), b, y, geometry, activation)
     return y, geometry
 

@@ -10,7 +10,7 @@ one after another.
 import numpy as np
 
 from ... import simd
-from ...gemm.cpu import CODES, NONE, RELU, activate, pack_panel
+from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel
 from ...jit import jit
 from ...simd import (
     at,
@@ -18,20 +18,19 @@ from ...simd import (
     tile_add,
     tile_fill_rows,
     tile_outer_at,
-    tile_outer_at_part,
     tile_relu,
     tile_store,
     tile_store_at,
     tile_zeros,
-    vload_part,
-    vstore_part,
+)
+from ...simd import (
+    TILE_ROWS as ROWS,
 )
 from ...threads import threaded
 from ...workspace import scratch
 from .rung import Rung, pad, pad_input
 from .tables import PANEL, correlations, data_products, forward_products, padding_of_dz
 
-ROWS = simd.TILE_ROWS
 X, PACKED, Y, COLUMNS, START = range(PANEL)
 
 
@@ -42,55 +41,49 @@ X, PACKED, Y, COLUMNS, START = range(PANEL)
 def make_product(columns):
     """The kernel of y = act(patches packed + bias), and the one that packs, for panels of `columns` vectors."""
 
-    @jit(inner=True, name=f"{__name__}.tile-{columns}")
-    def tile(x, x0, pixels, p0, runs, length, packed, w0, bias, f0, valid, y, y0, places, rows, activation):
-        """`rows` of ROWS pixels x `valid` filters.
-
-            per number of a run:  one row of the panel, `columns` vectors:    w0       w1
-            pixels[p0]      + runs[r] + l  -> broadcast x[...] ->  acc[0, :] += x w0, x w1
-            pixels[p0 + 1]  + runs[r] + l  -> broadcast x[...] ->  acc[1, :] += x w0, x w1
-            ...
-        """
-        acc = tile_zeros(y, ROWS, columns)
-        if bias.size > 0:
-            tile_fill_rows(acc, bias, f0, valid)
-        for r in range(runs.size):
-            start = x0 + at(runs, r)
-            for l in range(length):
-                tile_outer_at(acc, x, start + l, pixels, p0, packed, w0)
-                w0 += columns * lanes(y)
-        if activation == RELU:
-            tile_relu(acc)
-        tile_store_at(acc, y, y0, places, p0, rows, valid)
-        if activation > RELU:
-            for i in range(rows):
-                activate(y, y0 + at(places, p0 + i), valid, activation)
-
     @jit(inner=True, name=f"{__name__}.multiply-{columns}")
     def multiply(chunk, x, packed, bias, y, plan, activation):
         """One chunk: one block of a sheet's tiles, for one share of the panels.
 
         Chunks that follow each other have their panels in common. A panel stays in the second-level cache while the
         block's pixels stream past it. The block's last tile is moved back where it would leave the sheet.
+
+            per number of a run:  one row of the panel, `columns` vectors:   w0       w1
+            pixels[p0]     + runs[r] + l   -> broadcast x[...] -> acc[0, :] += x w0,  x w1
+            pixels[p0 + 1] + runs[r] + l   -> broadcast x[...] -> acc[1, :] += x w0,  x w1
+            ...                                                   ROWS of them
         """
         spots = plan.sheets * plan.blocks
         share, spot = chunk // spots, chunk % spots
         sheet, block = spot // plan.blocks, spot % plan.blocks
         image = sheet * plan.images // plan.sheets
         count = ((sheet + 1) * plan.images // plan.sheets - image) * plan.image_pixels
-        tiles = (count + ROWS - 1) // ROWS
+        tiles, rows = (count + ROWS - 1) // ROWS, min(ROWS, count)
         panels = plan.panels.size // PANEL // plan.shares
         for number in range(share * panels, (share + 1) * panels):
             panel = number * PANEL
-            x0 = image * plan.x_image + at(plan.panels, panel + X)
-            y0 = image * plan.y_image + at(plan.panels, panel + Y)
+            f0, valid = at(plan.panels, panel + Y), at(plan.panels, panel + COLUMNS)
+            x0, y0 = image * plan.x_image + at(plan.panels, panel + X), image * plan.y_image + f0
             for t in range(block * tiles // plan.blocks, (block + 1) * tiles // plan.blocks):
                 p0 = max(0, min(t * ROWS, count - ROWS))
-                tile(
-                    x, x0, plan.pixels, p0, plan.runs, plan.length,
-                    packed, at(plan.panels, panel + PACKED), bias, at(plan.panels, panel + Y),
-                    at(plan.panels, panel + COLUMNS), y, y0, plan.places, min(ROWS, count), activation,
-                )  # fmt: skip
+                acc = tile_zeros(y, ROWS, columns)
+                if bias.size > 0:
+                    tile_fill_rows(acc, bias, f0, valid)
+                first, end = 0, plan.runs.size
+                if plan.spans.size > 0:
+                    first, end = at(plan.spans, 2 * p0), at(plan.spans, 2 * p0 + 1)
+                w0 = at(plan.panels, panel + PACKED) + first * plan.length * columns * lanes(y)
+                for r in range(first, end):
+                    start = x0 + at(plan.runs, r)
+                    for l in range(plan.length):
+                        tile_outer_at(acc, x, start + l, plan.pixels, p0, packed, w0)
+                        w0 += columns * lanes(y)
+                if activation == RELU:
+                    tile_relu(acc)
+                tile_store_at(acc, y, y0, plan.places, p0, rows, valid)
+                if activation > RELU:
+                    for i in range(rows):
+                        activate(y, y0 + at(plan.places, p0 + i), valid, activation)
 
     @jit(inner=True, name=f"{__name__}.pack-{columns}")
     def pack(number, w, packed, plan):
@@ -142,62 +135,51 @@ def _data_gradient(run, dz, w, dx, g):
 def make_correlation(columns):
     """The kernel of partial sums of dw, for panels of `columns` vectors of filters."""
 
-    @jit(inner=True, name=f"{__name__}.correlation_tile-{columns}")
-    def tile(x, x0, pixels, p0, p1, taps, k0, dz, dz0, filters, valid, dw, dw0, rows, keep):
-        """`rows` of ROWS taps x `valid` filters, summed over pixels p0 to p1; `keep`: added to what dw holds."""
-        acc = tile_zeros(dw, ROWS, columns)
-        if not simd.FREE_MASKS and valid == columns * lanes(dw):
-            for p in range(p0, p1):
-                tile_outer_at(acc, x, x0 + at(pixels, p), taps, k0, dz, dz0 + p * filters)
-        else:
-            for p in range(p0, p1):
-                tile_outer_at_part(acc, x, x0 + at(pixels, p), taps, k0, dz, dz0 + p * filters, valid)
-        if keep:
-            tile_add(acc, dw, dw0, filters, rows, valid)
-        tile_store(acc, dw, dw0, filters, rows, valid)
-
     @jit(inner=True, name=f"{__name__}.correlate-{columns}")
-    def correlate(chunk, x, dz, dw, plan):
-        """One chunk: one share of dw's tiles, summed over one part of the pixels.
+    def correlate(chunk, x, dz, panels, dw, plan):
+        """One chunk: one share of dw's tiles, ROWS taps x one panel of filters, summed over one part of the pixels.
 
-        Block by block, so that x and dz stay in the cache while all tiles of the share read them.
+        Block by block, so that x and dz stay in the cache while all tiles of the share read them; between the blocks
+        the tiles wait in dw, the part's own. A panel of the block's dz is copied to where nothing lies between its
+        rows, and read from there once for each tile.
         """
         share, part = chunk // plan.parts, chunk % plan.parts
-        height = (plan.depth + ROWS - 1) // ROWS
+        height, width = (plan.depth + ROWS - 1) // ROWS, columns * lanes(dw)
         tiles = plan.panels.size // PANEL * height
+        first_tile, end_tile = share * tiles // plan.shares, (share + 1) * tiles // plan.shares
         units = plan.sheets * plan.blocks
-        first = part * units // plan.parts
-        for unit in range(first, (part + 1) * units // plan.parts):
+        first, end = part * units // plan.parts, (part + 1) * units // plan.parts
+        packed = chunk * plan.block_pixels * width
+        for unit in range(first, end):
             sheet, block = unit // plan.blocks, unit % plan.blocks
             image = sheet * plan.images // plan.sheets
             count = ((sheet + 1) * plan.images // plan.sheets - image) * plan.image_pixels
             p0, p1 = block * count // plan.blocks, (block + 1) * count // plan.blocks
-            for t in range(share * tiles // plan.shares, (share + 1) * tiles // plan.shares):
+            for t in range(first_tile, end_tile):
                 panel, k0 = t // height * PANEL, t % height * ROWS
-                f0 = at(plan.panels, panel + Y)
-                tile(
-                    x, image * plan.x_image + at(plan.panels, panel + X), plan.pixels, p0, p1, plan.taps, k0,
-                    dz, image * plan.image_pixels * plan.filters + f0, plan.filters, at(plan.panels, panel + COLUMNS),
-                    dw, (part * plan.depth + k0) * plan.filters + f0, min(ROWS, plan.depth - k0), unit > first,
-                )  # fmt: skip
+                f0, valid = at(plan.panels, panel + Y), at(plan.panels, panel + COLUMNS)
+                if t == first_tile or k0 == 0:
+                    pack_panel(
+                        dz, (image * plan.image_pixels + p0) * plan.filters + f0, 1, plan.filters,
+                        valid, p1 - p0, width, panels, packed,
+                    )  # fmt: skip
+                x0 = image * plan.x_image + at(plan.panels, panel + X)
+                acc = tile_zeros(dw, ROWS, columns)
+                # The pixel's place moves by differences: LLVM, which would see that it is pixels[p], would load it
+                # at the start of each step and all of x's numbers with it, and have no registers left for the sums.
+                place = x0 + at(plan.pixels, p0)
+                for p in range(p0, p1):
+                    tile_outer_at(acc, x, place, plan.taps, k0, panels, packed + (p - p0) * width)
+                    place += at(plan.pixels, p + 1) - at(plan.pixels, p)
+                w0, rows = (part * plan.depth + k0) * plan.filters + f0, min(ROWS, plan.depth - k0)
+                if unit > first:
+                    tile_add(acc, dw, w0, plan.filters, rows, valid)
+                tile_store(acc, dw, w0, plan.filters, rows, valid)
 
     return threaded(correlate)
 
 
-@jit(inner=True)
-def add_parts(chunk, chunks, partial, parts, dw):
-    """One chunk: a share of dw's numbers, dw = partial[0] + partial[1] + ..., in this order."""
-    step = lanes(dw)
-    end = (chunk + 1) * dw.size // chunks
-    for j in range(chunk * dw.size // chunks, end, step):
-        total = vload_part(partial, j, end - j)
-        for part in range(1, parts):
-            total = total + vload_part(partial, part * dw.size + j, end - j)
-        vstore_part(dw, j, total, end - j)
-
-
 _CORRELATIONS = {columns: make_correlation(columns) for columns in range(1, simd.TILE_COLUMNS + 1)}
-_add_parts = threaded(add_parts)
 
 
 def _weight_gradient(run, x, dz, dw, g):
@@ -209,9 +191,11 @@ def _weight_gradient(run, x, dz, dw, g):
     for columns, plan in plans:
         width = columns * simd.VECTOR_BYTES // x.itemsize
         work = 2 * plan.images * plan.image_pixels * plan.panels.size // PANEL * width * plan.depth
-        run(_CORRELATIONS[columns], plan.parts * plan.shares, work, flat, dz, partial, plan)
+        chunks = plan.parts * plan.shares
+        panels = scratch("convolution.panels", chunks * plan.block_pixels * width, x.dtype)
+        run(_CORRELATIONS[columns], chunks, work, flat, dz, panels, partial, plan)
     if parts > 1:
-        run(_add_parts, 8, partial.size, 8, partial, parts, total)
+        add_rows(partial, parts, total.size, total)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

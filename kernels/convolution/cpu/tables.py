@@ -37,6 +37,7 @@ class Axis(NamedTuple):
     inputs: np.ndarray  # for each output cell: where its window starts
     outputs: np.ndarray  # where its result goes
     taps: list  # (tap, its distance from the window's start), by distance
+    inside: tuple  # first and end of the input cells that are not padding
 
 
 class Side(NamedTuple):
@@ -67,6 +68,7 @@ class Product(NamedTuple):
     places: np.ndarray
     runs: np.ndarray
     length: int
+    spans: np.ndarray  # for a tile from pixel p on: first and end of the runs that it needs; empty: all
     panels: np.ndarray
     shares: int  # groups of panels; each is a chunk of its own
     # How a panel is packed: weights of tap t and channel k for its column i are w[start + taps[t] + k deep + i across].
@@ -98,6 +100,7 @@ class Correlation(NamedTuple):
     image_pixels: int
     sheets: int
     blocks: int
+    block_pixels: int  # at most
     parts: int  # partial sums over the pixels, each in chunks of its own
     shares: int  # chunks that a part's tiles are split into
 
@@ -117,8 +120,8 @@ def padding_of_dz(g):
 def forward_products(g, itemsize):
     """(vectors a tile, Product) for each width of tile that y needs."""
     axes = [
-        Axis(np.arange(out) * stride, np.arange(out), [(tap, tap * step) for tap in range(window)])
-        for out, window, stride, step in zip((g.OH, g.OW), (g.KH, g.KW), g.strides, g.dilation)
+        Axis(np.arange(out) * stride, np.arange(out), [(tap, tap * step) for tap in range(window)], (0, size))
+        for out, window, stride, step, size in zip((g.OH, g.OW), (g.KH, g.KW), g.strides, g.dilation, (g.H, g.W))
     ]
     (top, bottom), (left, right) = g.padding
     x = Side(g.H + top + bottom, g.W + left + right, g.C)
@@ -139,7 +142,9 @@ def data_products(g, itemsize):
             outputs = np.arange(residue, (g.H, g.W)[axis], stride)
             hits = [tap for tap in reversed(range(window)) if (origin - tap * step) % stride == 0]
             taps = [(tap, (origin - tap * step) // stride) for tap in hits]
-            axes.append(Axis(np.arange(len(outputs)) + sides[axis][0], outputs, taps))
+            before = sides[axis][0]
+            inside = before, before + (g.OH, g.OW)[axis]
+            axes.append(Axis(np.arange(len(outputs)) + before, outputs, taps, inside))
         if all(axis.outputs.size for axis in axes):
             found += _products(g, itemsize, axes, dz, dx, 0)
     return found
@@ -166,6 +171,7 @@ def _products(g, itemsize, axes, x, y, forward):
         found.append((columns, Product(
             _whole_sheet(pixels, images[0], grid), _whole_sheet(places, images[1], grid),
             np.array(runs, np.int64), depth * (len(wide.taps) if contiguous else 1),
+            _spans(high, len(starts), pixels.shape[1], grid) if not forward else np.empty(0, np.int64),
             np.array(panels, np.int64).reshape(-1), shares,
             np.array(taps, np.int64), depth, g.F if forward else 1, 1 if forward else g.F, *images, *grid,
         )))  # fmt: skip
@@ -213,6 +219,23 @@ def _whole_sheet(offsets, image_size, grid):
     return np.pad(table, (0, max(0, TILE_ROWS - table.size)), mode="edge").astype(np.int64)
 
 
+def _spans(axis, runs_a_tap, width, grid):
+    """For a tile from pixel p on: the runs that meet rows of dz for any of its pixels; the others see padding alone."""
+    rows = axis.inputs[:, None] + np.array([offset for _, offset in axis.taps], np.int64)
+    hit = (axis.inside[0] <= rows) & (rows < axis.inside[1])
+    # Rows without any hit: from the last tap to the first, which is no run.
+    numbers = np.arange(len(axis.taps))
+    first = np.where(hit, numbers, len(axis.taps)).min(axis=1, initial=len(axis.taps))
+    end = np.where(hit, numbers + 1, 0).max(axis=1, initial=0)
+    spans = []
+    for limits, extreme in ((first, np.min), (end, np.max)):
+        image = np.repeat(limits * runs_a_tap, width)
+        sheet = np.tile(image, -(-grid.images // grid.sheets))
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(sheet, (0, TILE_ROWS), mode="edge"), TILE_ROWS)
+        spans.append(extreme(windows, axis=1))
+    return np.stack(spans, axis=1).reshape(-1).astype(np.int64)
+
+
 # Numbers in all partial sums of dw together, at most.
 PARTIAL = 1 << 19
 
@@ -231,6 +254,7 @@ def correlations(g, itemsize):
     # Fewer, larger blocks: every block costs each tile of dw one trip to memory and back.
     grid = grid._replace(blocks=max(1, min(grid.blocks, g.N * pixels.size // (grid.sheets * SHEET))))
     parts = min(parts, grid.sheets * grid.blocks)
+    block_pixels = -(-(-(-g.N // grid.sheets) * pixels.size) // grid.blocks)
     table = np.pad(taps, (0, -taps.size % TILE_ROWS)).astype(np.int64)
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
@@ -239,6 +263,6 @@ def correlations(g, itemsize):
             tiles = len(panels) * (table.size // TILE_ROWS)
             found.append((columns, Correlation(
                 _whole_sheet(pixels, x.size, grid), table, taps.size, np.array(panels, np.int64).reshape(-1), g.F,
-                x.size, *grid, parts, min(tiles, -(-CHUNKS // (2 * parts))),
+                x.size, *grid, block_pixels, parts, min(tiles, -(-CHUNKS // (2 * parts))),
             )))  # fmt: skip
     return found
