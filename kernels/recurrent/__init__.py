@@ -28,14 +28,13 @@ _INPUTS = {"lstm": ("x", "w", "u", "b", "h0", "c0"), "lstm_cell": ("x", "w", "u"
 
 
 class LstmSaved(NamedTuple):
-    """What the backward pass needs: the inputs, which of them were given, and what each step left behind."""
+    """What the backward pass needs: the weights, which inputs were given, and what each step saw and computed."""
 
-    x: np.ndarray  # (N, T, I), C-contiguous
     w: np.ndarray
     u: np.ndarray
     given: tuple  # six bools, for x, w, u, b, h0, c0
+    inputs: np.ndarray  # (N, T, I + H): x, and h before the step
     gates: np.ndarray  # (N, T, 4H): i, f, g, o after their activations
-    before: np.ndarray  # (N, T, H): h before each step
     cells: np.ndarray  # (N, T + 1, H): c before each step, and after the last
     variant: str | None
 
@@ -52,7 +51,7 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     h0, c0 : (N, H), dtype as x: the state before the first step; None means zeros
     variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default)
 
-    Workspace: 6 N T H numbers for gates and states, and a packed copy of u.
+    Workspace: N T (I + 6H) numbers for inputs, gates and states, and a packed copy of u.
 
     Returns
     -------
@@ -64,7 +63,7 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     ValueError : shapes that do not fit, no rows or no steps, an unknown variant.
     TypeError : dtypes other than float32, float64, or mixed.
 
-    Saved for backward: x, w, u, the gates after their activations, h and c before each step (6 N T H numbers).
+    Saved for backward: w and u; for each step x, h and c before it, and the gates after their activations.
 
     >>> import numpy as np
     >>> from handloom import kernels
@@ -143,9 +142,9 @@ def _run(op, inputs, variant, keep):
     _check(op, named)
     x, *others = inputs
     x = np.ascontiguousarray(x if op == "lstm" else x[:, None])
-    y, gates, before, cells = passes.forward(x, *others, keep)
-    given = tuple(array is not None for array in inputs)
-    return y, LstmSaved(x, others[0], others[1], given, gates, before, cells, variant)
+    y, *trace = passes.forward(x, *others, keep)
+    given = tuple([array is not None for array in inputs])
+    return y, LstmSaved(others[0], others[1], given, *trace, variant)
 
 
 def _last_state(y, saved):
@@ -159,9 +158,9 @@ def _run_back(op, saved, needs, dy=None, **state):
     gradients = {"dy": dy, **state} if op == "lstm" else state
     if all(gradient is None for gradient in gradients.values()):
         raise ValueError(f"{name}: {', '.join(gradients)} are all None: at least one must be given")
-    passes = VARIANTS[op].launcher(device_of(name, x=saved.x, **gradients), saved.variant)
-    checks.floats(name, x=saved.x, **gradients)
-    n, steps, hidden = saved.before.shape
+    passes = VARIANTS[op].launcher(device_of(name, u=saved.u, **gradients), saved.variant)
+    checks.floats(name, u=saved.u, **gradients)
+    n, steps, hidden = *saved.inputs.shape[:2], saved.u.shape[0]
     checks.shape(name, (n, steps, hidden), dy=dy)
     checks.shape(name, (n, hidden), **state)
     needs = tuple(need and given for need, given in zip(needs, saved.given))
