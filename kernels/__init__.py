@@ -60,6 +60,21 @@ from .optimizers import (
     rmsprop_update,
     sgd_update,
 )
+from .pooling import VARIANTS as _pooling
+from .pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    global_avg_pool2d_forward,
+    global_max_pool2d,
+    global_max_pool2d_backward,
+    global_max_pool2d_forward,
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool2d_forward,
+)
 from .randomness import (
     dropout,
     dropout_backward,
@@ -72,13 +87,16 @@ from .randomness import (
 from .recurrent import VARIANTS as _recurrent
 from .recurrent import lstm, lstm_backward, lstm_cell, lstm_cell_backward, lstm_cell_forward, lstm_forward
 
-VARIANTS = {**_convolution, **_gemm, **_recurrent}
+VARIANTS = {**_convolution, **_gemm, **_pooling, **_recurrent}
 
 __all__ = [
     "FUSED_ACTIVATIONS",
     "VARIANTS",
     "adam_update",
     "adamw_update",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
     "conv2d",
     "conv2d_backward",
     "conv2d_forward",
@@ -94,6 +112,12 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "gelu_forward",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "global_avg_pool2d_forward",
+    "global_max_pool2d",
+    "global_max_pool2d_backward",
+    "global_max_pool2d_forward",
     "leaky_relu",
     "leaky_relu_backward",
     "leaky_relu_forward",
@@ -109,6 +133,9 @@ __all__ = [
     "matmul",
     "matmul_backward",
     "matmul_forward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
     "normal",
     "permutation",
     "relu",

@@ -1,0 +1,51 @@
+"""Cases for pooling. Channels straddle a vector; windows overlap, touch, leave gaps and reach over the border."""
+
+from harness import Case
+
+
+def images(shape, levels=None):
+    """Uniform numbers; with `levels`, whole numbers below it, so that windows hold several equal maxima."""
+
+    def make(rng, dtype):
+        x = rng.uniform(-1, 1, shape) if levels is None else rng.integers(0, levels, shape)
+        return {"x": x.astype(dtype)}
+
+    return make
+
+
+def pool(kind, id, shape, *, levels=None, **options):
+    length = 9 if kind == "avg" else 1
+    return Case(f"{kind}_pool2d", id, images(shape, levels), options, wrt=("x",), length=length, smooth=levels is None)
+
+
+def whole(kind, shape):
+    length = shape[1] * shape[2] if kind == "avg" else 1
+    return Case(f"global_{kind}_pool2d", "x".join(map(str, shape)), images(shape), wrt=("x",), length=length)
+
+
+CASES = [
+    *(pool(kind, f"{c}-channels", (2, 6, 8, c)) for kind in ("max", "avg") for c in (1, 3, 8, 16, 33)),
+    *(
+        case
+        for kind in ("max", "avg")
+        for case in [
+            pool(kind, "left-over-cells", (2, 7, 5, 5)),
+            pool(kind, "chunks", (3, 40, 40, 17)),
+            pool(kind, "overlap", (2, 9, 11, 17), pool_size=3, strides=2),
+            pool(kind, "overlap-in-one-axis", (2, 7, 6, 4), pool_size=(3, 2), strides=(1, 2)),
+            pool(kind, "gaps", (2, 9, 10, 4), pool_size=2, strides=(3, 4)),
+            pool(kind, "same", (2, 7, 6, 18), pool_size=(3, 2), padding="same"),
+            pool(kind, "same-overlap", (2, 8, 7, 4), pool_size=3, strides=2, padding="same"),
+            pool(kind, "same-gaps", (2, 7, 9, 4), pool_size=2, strides=3, padding="same"),
+            pool(kind, "same-every-cell", (1, 5, 6, 3), pool_size=[3, 4], strides=[1, 1], padding="same"),
+            pool(kind, "same-larger-than-image", (2, 3, 2, 4), pool_size=7, strides=1, padding="same"),
+            pool(kind, "whole-image", (2, 3, 5, 6), pool_size=(3, 5)),
+            pool(kind, "one-cell", (2, 3, 5, 6), pool_size=1),
+            pool(kind, "no-images", (0, 4, 4, 3)),
+            pool(kind, "no-channels", (2, 4, 4, 0)),
+        ]
+    ),
+    pool("max", "ties", (2, 8, 8, 20), levels=2, pool_size=3, strides=2, padding="same"),
+    pool("max", "large-window", (1, 20, 18, 3), pool_size=17, strides=1),
+    *(whole(kind, shape) for kind in ("max", "avg") for shape in [(1, 1, 1, 1), (3, 7, 5, 21), (1, 257, 256, 1)]),
+]
