@@ -8,6 +8,7 @@ import math
 
 from .jit import jit
 from .simd import (
+    first_lane,
     first_lanes,
     fma,
     lanes,
@@ -22,12 +23,11 @@ from .simd import (
 from .vecmath import vexp
 
 BLOCK = 16
-# Elements of one chunk of work.
-CHUNK = 8192
 
 
 def rows_of_a_chunk(width: int) -> int:
-    return max(1, CHUNK // max(1, width))
+    """Rows that one chunk of work takes: about 8192 elements, and not so many that adding up a number each is rough."""
+    return min(64, max(1, 8192 // width))
 
 
 @jit(inline=True)
@@ -57,6 +57,20 @@ def row_exp(x, y, start, end, highest):
 
 
 @jit(inline=True)
+def row_exp_sum(x, start, end, highest):
+    """The sum of exp(x - highest)."""
+    step = lanes(x)
+    total = vfill(x, 0.0)
+    for block in range(start, end, BLOCK * step):
+        part = vfill(x, 0.0)
+        for j in range(block, min(end, block + BLOCK * step), step):
+            e = vexp(vload_part(x, j, end - j) - highest)
+            part = part + select(first_lanes(x, end - j), e, 0.0)
+        total = total + part
+    return vsum(total)
+
+
+@jit(inline=True)
 def row_sum(x, start, end):
     """The sum of the row."""
     step = lanes(x)
@@ -80,3 +94,15 @@ def row_dot(x, y, start, end):
             part = fma(vload_part(x, j, end - j), vload_part(y, j, end - j), part)
         total = total + part
     return vsum(total)
+
+
+@jit(inline=True)
+def row_argmax(x, start, end):
+    """Where in the row its largest number stands first, counted from `start`; NaN is the largest."""
+    highest = row_highest(x, start, end)
+    for j in range(start, end, lanes(x)):
+        part = vload_part(x, j, end - j)
+        found = first_lane((part == highest) | (part != part))
+        if found < min(lanes(x), end - j):
+            return j - start + found
+    return 0
