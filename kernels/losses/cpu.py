@@ -17,8 +17,7 @@ from ..vecmath import clamp, vexp, vlog, vlog1p, vsigmoid
 
 # Elements of one chunk of an elementwise loss.
 CHUNK = 4096
-# Probabilities are kept this far from 0 and 1, as Keras does; and so are their logarithms, because 1 - 1e-7 itself is no
-# float32.
+# Probabilities are kept this far from 0 and 1, as Keras does; and so are their logarithms, as 1 - 1e-7 is no float32.
 LOWEST, HIGHEST = 1e-7, 1.0 - 1e-7
 LOG_LOWEST, LOG_HIGHEST = math.log(LOWEST), math.log(HIGHEST)
 
