@@ -421,20 +421,6 @@ def at(typingctx, array, index):
     return array.dtype(array, types.intp), codegen
 
 
-@intrinsic
-def prefetch(typingctx, array, index):
-    """Ask for the cache line of array[index], which will be needed soon. Changes nothing; any index is allowed."""
-
-    def codegen(context, builder, sig, args):
-        data = context.make_array(array)(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        constants = [ir.Constant(_I32, value) for value in (0, 3, 1)]  # to read; into all levels; data
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *constants])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Vectors: arithmetic
 
