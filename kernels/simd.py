@@ -1019,6 +1019,26 @@ def tile_store_at(typingctx, tile, c, c0, table, t0, rows, count):
 
 
 @intrinsic
+def tile_expect_at(typingctx, tile, c, c0, table, t0):
+    """Ask for the memory that `tile_store_at` will write, so that it is in the cache when the tile is done."""
+
+    def codegen(context, builder, sig, args):
+        _, array, c0, table_value, t0 = args
+        places = _address(context, builder, table, table_value, t0)
+        for i in range(tile.rows):
+            index = builder.add(c0, builder.load(builder.gep(places, [ir.Constant(_I64, i)], inbounds=True)))
+            for j in range(tile.columns):
+                place = builder.add(index, ir.Constant(_I64, j * tile.vec.lanes))
+                pointer = builder.bitcast(_address(context, builder, c, array, place), ir.IntType(8).as_pointer())
+                # For writing, to be kept in every level, data.
+                hints = [ir.Constant(_I32, hint) for hint in (1, 3, 1)]
+                _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
+        return context.get_dummy_value()
+
+    return types.void(tile, c, types.intp, table, types.intp), codegen
+
+
+@intrinsic
 def transpose_block(typingctx, source, s0, stride, rows, target, t0, step, count):
     """target[t0 + k * step + i] = source[s0 + i * stride + k] for k below the number of lanes and i below `count`.
 

@@ -61,9 +61,7 @@ class Conv2dSaved(NamedTuple):
     variant: str | None
 
 
-def conv2d(
-    x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, activation=None, variant=None
-):
+def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, activation=None, variant=None):
     """y[n, oh, ow, f] = act( sum over kh, kw, c of xp[n, oh SH + kh DH, ow SW + kw DW, c] w[kh, kw, c, f] + b[f] ).
 
     Parameters
@@ -108,9 +106,7 @@ def conv2d(
     return y
 
 
-def conv2d_forward(
-    x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, activation=None, variant=None
-):
+def conv2d_forward(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, activation=None, variant=None):
     """`conv2d`, and what its backward needs."""
     y, geometry = _run(x, w, b, (strides, padding, dilation, groups), activation, variant)
     return y, Conv2dSaved(x, w, b is not None, y if activation else None, geometry, activation, variant)
@@ -170,7 +166,7 @@ def _pair(name, value):
 
 
 def _as_padding(padding):
-    """"valid", "same" or two pairs of integers."""
+    """ "valid", "same" or two pairs of integers."""
     if type(padding) is str:
         return padding
     try:

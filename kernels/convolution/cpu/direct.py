@@ -7,15 +7,21 @@ A tile is ROWS neighbouring pixels x one panel of filters; `threaded` runs the c
 one after another.
 """
 
+import functools
+
 import numpy as np
 
 from ... import simd
 from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel
 from ...jit import jit
 from ...simd import (
+    TILE_ROWS as ROWS,
+)
+from ...simd import (
     at,
     lanes,
     tile_add,
+    tile_expect_at,
     tile_fill_rows,
     tile_outer_at,
     tile_relu,
@@ -23,22 +29,24 @@ from ...simd import (
     tile_store_at,
     tile_zeros,
 )
-from ...simd import (
-    TILE_ROWS as ROWS,
-)
 from ...threads import threaded
 from ...workspace import scratch
 from .rung import Rung, pad, pad_input
 from .tables import PANEL, correlations, data_products, forward_products, padding_of_dz
 
 X, PACKED, Y, COLUMNS, START = range(PANEL)
+# From so many products a number of y on, the memory of y has time to come to the cache meanwhile.
+LONG = 32
+# Up to so many tiles over each other read a panel of dz where it is.
+FEW = 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Forward and the gradient of the data
 
 
-def make_product(columns):
+@functools.cache
+def product(columns):
     """The kernel of y = act(patches packed + bias), and the one that packs, for panels of `columns` vectors."""
 
     @jit(inner=True, name=f"{__name__}.multiply-{columns}")
@@ -53,60 +61,65 @@ def make_product(columns):
             pixels[p0 + 1] + runs[r] + l   -> broadcast x[...] -> acc[1, :] += x w0,  x w1
             ...                                                   ROWS of them
         """
+        # An array taken out of a tuple inside the loops would be counted as used there, by two calls a tile.
+        pixels, places, runs, spans, table = plan.pixels, plan.places, plan.runs, plan.spans, plan.panels
         spots = plan.sheets * plan.blocks
         share, spot = chunk // spots, chunk % spots
         sheet, block = spot // plan.blocks, spot % plan.blocks
         image = sheet * plan.images // plan.sheets
         count = ((sheet + 1) * plan.images // plan.sheets - image) * plan.image_pixels
         tiles, rows = (count + ROWS - 1) // ROWS, min(ROWS, count)
-        panels = plan.panels.size // PANEL // plan.shares
-        for number in range(share * panels, (share + 1) * panels):
+        panels = table.size // PANEL
+        long = runs.size * plan.length >= LONG
+        for number in range(share * panels // plan.shares, (share + 1) * panels // plan.shares):
             panel = number * PANEL
-            f0, valid = at(plan.panels, panel + Y), at(plan.panels, panel + COLUMNS)
-            x0, y0 = image * plan.x_image + at(plan.panels, panel + X), image * plan.y_image + f0
+            f0, valid = at(table, panel + Y), at(table, panel + COLUMNS)
+            x0, y0 = image * plan.x_image + at(table, panel + X), image * plan.y_image + f0
             for t in range(block * tiles // plan.blocks, (block + 1) * tiles // plan.blocks):
                 p0 = max(0, min(t * ROWS, count - ROWS))
                 acc = tile_zeros(y, ROWS, columns)
                 if bias.size > 0:
                     tile_fill_rows(acc, bias, f0, valid)
-                first, end = 0, plan.runs.size
-                if plan.spans.size > 0:
-                    first, end = at(plan.spans, 2 * p0), at(plan.spans, 2 * p0 + 1)
-                w0 = at(plan.panels, panel + PACKED) + first * plan.length * columns * lanes(y)
+                if long:
+                    tile_expect_at(acc, y, y0, places, p0)
+                first, end = 0, runs.size
+                if spans.size > 0:
+                    first, end = at(spans, 2 * p0), at(spans, 2 * p0 + 1)
+                w0 = at(table, panel + PACKED) + first * plan.length * columns * lanes(y)
                 for r in range(first, end):
-                    start = x0 + at(plan.runs, r)
+                    start = x0 + at(runs, r)
                     for l in range(plan.length):
-                        tile_outer_at(acc, x, start + l, plan.pixels, p0, packed, w0)
+                        tile_outer_at(acc, x, start + l, pixels, p0, packed, w0)
                         w0 += columns * lanes(y)
                 if activation == RELU:
                     tile_relu(acc)
-                tile_store_at(acc, y, y0, plan.places, p0, rows, valid)
+                tile_store_at(acc, y, y0, places, p0, rows, valid)
                 if activation > RELU:
                     for i in range(rows):
-                        activate(y, y0 + at(plan.places, p0 + i), valid, activation)
+                        activate(y, y0 + at(places, p0 + i), valid, activation)
 
     @jit(inner=True, name=f"{__name__}.pack-{columns}")
     def pack(number, w, packed, plan):
         """One chunk: one panel, tap by tap."""
+        taps, table = plan.taps, plan.panels
         panel, width = number * PANEL, columns * lanes(w)
-        for tap in range(plan.taps.size):
+        for tap in range(taps.size):
             pack_panel(
-                w, at(plan.panels, panel + START) + at(plan.taps, tap), plan.across, plan.deep,
-                at(plan.panels, panel + COLUMNS), plan.depth, width,
-                packed, at(plan.panels, panel + PACKED) + tap * plan.depth * width,
+                w, at(table, panel + START) + at(taps, tap), plan.across, plan.deep,
+                at(table, panel + COLUMNS), plan.depth, width,
+                packed, at(table, panel + PACKED) + tap * plan.depth * width,
             )  # fmt: skip
 
     return threaded(multiply), threaded(pack)
 
 
-_PRODUCTS = {columns: make_product(columns) for columns in range(1, simd.TILE_COLUMNS + 1)}
 _NO_BIAS = {np.dtype(dtype): np.empty(0, dtype) for dtype in (np.float32, np.float64)}
 
 
 def _multiply(run, products, x, w, bias, y, activation):
     """Pack the weights and multiply, for every width of tile and every phase; `run` runs a kernel's chunks."""
     for columns, plan in products:
-        multiply, pack = _PRODUCTS[columns]
+        multiply, pack = product(columns)
         panels, depth = plan.panels.size // PANEL, plan.taps.size * plan.depth
         width = columns * simd.VECTOR_BYTES // w.itemsize
         packed = scratch("convolution.packed", panels * depth * width, w.dtype)
@@ -132,54 +145,53 @@ def _data_gradient(run, dz, w, dx, g):
 # The gradient of the weights
 
 
-def make_correlation(columns):
-    """The kernel of partial sums of dw, for panels of `columns` vectors of filters."""
+@functools.cache
+def correlation(height, columns):
+    """The kernel of partial sums of dw, for tiles of `height` taps x `columns` vectors of filters."""
 
-    @jit(inner=True, name=f"{__name__}.correlate-{columns}")
+    @jit(inner=True, name=f"{__name__}.correlate-{height}-{columns}")
     def correlate(chunk, x, dz, panels, dw, plan):
-        """One chunk: one share of dw's tiles, ROWS taps x one panel of filters, summed over one part of the pixels.
+        """One chunk: one share of dw's tiles, summed over one part of the pixels.
 
         Block by block, so that x and dz stay in the cache while all tiles of the share read them; between the blocks
-        the tiles wait in dw, the part's own. A panel of the block's dz is copied to where nothing lies between its
-        rows, and read from there once for each tile.
+        the tiles wait in dw, the part's own. Where many tiles read the same panel of dz, it is first copied to where
+        nothing lies between its rows.
         """
+        pixels, taps, table = plan.pixels, plan.taps, plan.panels
         share, part = chunk // plan.parts, chunk % plan.parts
-        height, width = (plan.depth + ROWS - 1) // ROWS, columns * lanes(dw)
-        tiles = plan.panels.size // PANEL * height
+        tall, width = (plan.depth + height - 1) // height, columns * lanes(dw)
+        tiles = table.size // PANEL * tall
         first_tile, end_tile = share * tiles // plan.shares, (share + 1) * tiles // plan.shares
         units = plan.sheets * plan.blocks
         first, end = part * units // plan.parts, (part + 1) * units // plan.parts
-        packed = chunk * plan.block_pixels * width
         for unit in range(first, end):
             sheet, block = unit // plan.blocks, unit % plan.blocks
             image = sheet * plan.images // plan.sheets
             count = ((sheet + 1) * plan.images // plan.sheets - image) * plan.image_pixels
             p0, p1 = block * count // plan.blocks, (block + 1) * count // plan.blocks
             for t in range(first_tile, end_tile):
-                panel, k0 = t // height * PANEL, t % height * ROWS
-                f0, valid = at(plan.panels, panel + Y), at(plan.panels, panel + COLUMNS)
-                if t == first_tile or k0 == 0:
-                    pack_panel(
-                        dz, (image * plan.image_pixels + p0) * plan.filters + f0, 1, plan.filters,
-                        valid, p1 - p0, width, panels, packed,
-                    )  # fmt: skip
-                x0 = image * plan.x_image + at(plan.panels, panel + X)
-                acc = tile_zeros(dw, ROWS, columns)
+                panel, k0 = t // tall * PANEL, t % tall * height
+                f0, valid = at(table, panel + Y), at(table, panel + COLUMNS)
+                source, z0, step = dz, (image * plan.image_pixels + p0) * plan.filters + f0, plan.filters
+                if tall > FEW or valid < width:
+                    packed = chunk * plan.block_pixels * width
+                    if t == first_tile or k0 == 0:
+                        pack_panel(dz, z0, 1, step, valid, p1 - p0, width, panels, packed)
+                    source, z0, step = panels, packed, width
+                acc = tile_zeros(dw, height, columns)
                 # The pixel's place moves by differences: LLVM, which would see that it is pixels[p], would load it
                 # at the start of each step and all of x's numbers with it, and have no registers left for the sums.
-                place = x0 + at(plan.pixels, p0)
+                place = image * plan.x_image + at(table, panel + X) + at(pixels, p0)
                 for p in range(p0, p1):
-                    tile_outer_at(acc, x, place, plan.taps, k0, panels, packed + (p - p0) * width)
-                    place += at(plan.pixels, p + 1) - at(plan.pixels, p)
-                w0, rows = (part * plan.depth + k0) * plan.filters + f0, min(ROWS, plan.depth - k0)
+                    tile_outer_at(acc, x, place, taps, k0, source, z0)
+                    place += at(pixels, p + 1) - at(pixels, p)
+                    z0 += step
+                w0, rows = (part * plan.depth + k0) * plan.filters + f0, min(height, plan.depth - k0)
                 if unit > first:
                     tile_add(acc, dw, w0, plan.filters, rows, valid)
                 tile_store(acc, dw, w0, plan.filters, rows, valid)
 
     return threaded(correlate)
-
-
-_CORRELATIONS = {columns: make_correlation(columns) for columns in range(1, simd.TILE_COLUMNS + 1)}
 
 
 def _weight_gradient(run, x, dz, dw, g):
@@ -193,7 +205,7 @@ def _weight_gradient(run, x, dz, dw, g):
         work = 2 * plan.images * plan.image_pixels * plan.panels.size // PANEL * width * plan.depth
         chunks = plan.parts * plan.shares
         panels = scratch("convolution.panels", chunks * plan.block_pixels * width, x.dtype)
-        run(_CORRELATIONS[columns], chunks, work, flat, dz, panels, partial, plan)
+        run(correlation(plan.height, columns), chunks, work, flat, dz, panels, partial, plan)
     if parts > 1:
         add_rows(partial, parts, total.size, total)
 

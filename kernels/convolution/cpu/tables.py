@@ -70,7 +70,7 @@ class Product(NamedTuple):
     length: int
     spans: np.ndarray  # for a tile from pixel p on: first and end of the runs that it needs; empty: all
     panels: np.ndarray
-    shares: int  # groups of panels; each is a chunk of its own
+    shares: int  # the panels are cut into so many chunks, where there are few pixels
     # How a panel is packed: weights of tap t and channel k for its column i are w[start + taps[t] + k deep + i across].
     taps: np.ndarray
     depth: int
@@ -93,6 +93,7 @@ class Correlation(NamedTuple):
     pixels: np.ndarray
     taps: np.ndarray
     depth: int  # how many taps there are; the table is longer
+    height: int  # taps of a tile
     panels: np.ndarray  # of the same form as a product's
     filters: int
     x_image: int
@@ -162,12 +163,11 @@ def _products(g, itemsize, axes, x, y, forward):
     images = [side.size for side in (x, y)]
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
-        width = columns * VECTOR_BYTES // itemsize
         panels = _panels(g, itemsize, columns, len(taps) * depth, forward)
         if not panels:
             continue
-        shares = _shares(len(panels), len(taps) * depth * width * itemsize)
-        grid = _sheets(g.N, pixels.size, sum(images) * itemsize, -(-CHUNKS // shares))
+        grid = _sheets(g.N, pixels.size, sum(images) * itemsize, CHUNKS)
+        shares = min(len(panels), -(-CHUNKS // (2 * grid.sheets * grid.blocks)))
         found.append((columns, Product(
             _whole_sheet(pixels, images[0], grid), _whole_sheet(places, images[1], grid),
             np.array(runs, np.int64), depth * (len(wide.taps) if contiguous else 1),
@@ -195,11 +195,6 @@ def _panels(g, itemsize, columns, depth, forward):
                 packed = len(panels) * depth * columns * lanes
                 panels.append((group * inputs, packed, group * outputs + first, count, start))
     return panels
-
-
-def _shares(panels, size):
-    """Into how many equal groups panels of `size` bytes are cut: as few as let each group stay in the cache."""
-    return next(n for n in range(1, panels + 1) if panels % n == 0 and (n == panels or panels // n * size <= CACHE))
 
 
 def _sheets(images, pixels, image_bytes, chunks):
@@ -255,14 +250,22 @@ def correlations(g, itemsize):
     grid = grid._replace(blocks=max(1, min(grid.blocks, g.N * pixels.size // (grid.sheets * SHEET))))
     parts = min(parts, grid.sheets * grid.blocks)
     block_pixels = -(-(-(-g.N // grid.sheets) * pixels.size) // grid.blocks)
-    table = np.pad(taps, (0, -taps.size % TILE_ROWS)).astype(np.int64)
+    height = _height(taps.size)
+    table = np.pad(taps, (0, -taps.size % height)).astype(np.int64)
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
         panels = _panels(g, itemsize, columns, 0, 1)
         if panels:
-            tiles = len(panels) * (table.size // TILE_ROWS)
+            tiles = len(panels) * (table.size // height)
             found.append((columns, Correlation(
-                _whole_sheet(pixels, x.size, grid), table, taps.size, np.array(panels, np.int64).reshape(-1), g.F,
-                x.size, *grid, block_pixels, parts, min(tiles, -(-CHUNKS // (2 * parts))),
+                _whole_sheet(pixels, x.size, grid), table, taps.size, height, np.array(panels, np.int64).reshape(-1),
+                g.F, x.size, *grid, block_pixels, parts, min(tiles, -(-CHUNKS // (2 * parts))),
             )))  # fmt: skip
     return found
+
+
+def _height(taps):
+    """Taps of a tile: as many as registers allow, or fewer where that many would compute a sixteenth too much."""
+    tiles = -(-taps // TILE_ROWS)
+    snug = max(-(-taps // tiles), TILE_ROWS // 2)
+    return snug if tiles * (TILE_ROWS - snug) * 16 > taps else TILE_ROWS
