@@ -96,7 +96,7 @@ def row_dot(x, y, start, end):
     return vsum(total)
 
 
-@jit(inline=True)
+@jit(inner=True)
 def row_argmax(x, start, end):
     """Where in the row its largest number stands first, counted from `start`; NaN is the largest."""
     highest = row_highest(x, start, end)

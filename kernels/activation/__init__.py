@@ -246,7 +246,7 @@ def softmax(x, axis=-1):
     array([[0.5, 0.5],
            [0. , 1. ]])
     """
-    return _along_axis("softmax", axis, x=x)
+    return _softmax("softmax", x, axis)
 
 
 def softmax_forward(x, axis=-1):
@@ -271,7 +271,7 @@ def log_softmax(x, axis=-1):
     >>> kernels.log_softmax(np.array([0.0, 1e4]))
     array([-10000.,      0.])
     """
-    return _along_axis("log_softmax", axis, x=x)
+    return _softmax("log_softmax", x, axis)
 
 
 def log_softmax_forward(x, axis=-1):
@@ -307,24 +307,31 @@ def _gradient(op, dy, saved, needs):
     return (dx,)
 
 
-def _along_axis(op, axis, **arrays):
+def _softmax(op, x, axis):
+    launcher = _KERNELS[op].launcher(device_of(op, x=x), None)
+    checks.floats(op, x=x)
+    return _along_axis(op, launcher, axis, x)
+
+
+def _softmax_gradient(op, dy, saved, needs):
+    y, axis = saved
+    launcher = _KERNELS[op].launcher(device_of(op, dy=dy, y=y), None)
+    (need,) = checks.wanted(op, needs, ("x",))
+    checks.floats(op, y=y, dy=dy)
+    checks.shape(op, y.shape, dy=dy)
+    return (_along_axis(op, launcher, axis, dy, y) if need else None,)
+
+
+def _along_axis(op, launcher, axis, *arrays):
     """Run a row kernel along an axis of arrays of one shape; the result is C-contiguous."""
-    launcher = _KERNELS[op].launcher(device_of(op, **arrays), None)
-    checks.floats(op, **arrays)
-    x = next(iter(arrays.values()))
+    x = arrays[0]
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"{op}: axis is {axis} and x is {x.shape}: x must have that axis")
     if axis in (-1, x.ndim - 1):
         out = np.empty(x.shape, x.dtype)
-        launcher(*[np.ascontiguousarray(array) for array in arrays.values()], out)
+        launcher(*arrays, out)
         return out
-    last = [np.ascontiguousarray(np.moveaxis(array, axis, -1)) for array in arrays.values()]
+    last = [np.moveaxis(array, axis, -1) for array in arrays]
     out = np.empty(last[0].shape, x.dtype)
     launcher(*last, out)
     return np.ascontiguousarray(np.moveaxis(out, -1, axis))
-
-
-def _softmax_gradient(name, dy, saved, needs):
-    (need,) = checks.wanted(name, needs, ("x",))
-    checks.shape(name, saved.y.shape, dy=dy)
-    return (_along_axis(name, saved.axis, dy=dy, y=saved.y) if need else None,)

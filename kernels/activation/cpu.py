@@ -9,8 +9,6 @@ Softmax takes three passes over a row while it is in the cache: the maximum; exp
 
 import math
 
-import numpy as np
-
 from ..jit import jit
 from ..rows import row_dot, row_exp, row_highest, row_sum, rows_of_a_chunk
 from ..simd import constant, fma, lanes, select, vabs, vcopysign, vfill, vload_part, vscale, vstore_part
@@ -180,12 +178,14 @@ def elementwise(function, slope, work):
 
     @jit(name=f"activation{function.py_func.__name__}")
     def forward(chunk, x, y, parameter):
+        parameter = vfill(x, parameter)
         end = min(x.size, (chunk + 1) * CHUNK)
         for i in range(chunk * CHUNK, end, lanes(x)):
             vstore_part(y, i, function(vload_part(x, i, end - i), parameter), end - i)
 
     @jit(name=f"activation{slope.py_func.__name__}")
     def backward(chunk, dy, kept, dx, parameter):
+        parameter = vfill(dy, parameter)
         end = min(dy.size, (chunk + 1) * CHUNK)
         for i in range(chunk * CHUNK, end, lanes(dy)):
             part = slope(vload_part(dy, i, end - i), vload_part(kept, i, end - i), parameter)
@@ -193,13 +193,11 @@ def elementwise(function, slope, work):
 
     run_forward, run_backward = threaded(forward), threaded(backward)
 
-    def launch_forward(x, y, parameter=0.0):
-        x = np.ascontiguousarray(x).reshape(-1)
-        run_forward(-(-x.size // CHUNK), x.size * work, x, y.reshape(-1), x.dtype.type(parameter))
+    def launch_forward(x, y, parameter):
+        run_forward(-(-x.size // CHUNK), x.size * work, x.ravel(), y.ravel(), float(parameter))
 
-    def launch_backward(dy, kept, dx, parameter=0.0):
-        dy, kept = np.ascontiguousarray(dy).reshape(-1), np.ascontiguousarray(kept).reshape(-1)
-        run_backward(-(-dy.size // CHUNK), dy.size * work, dy, kept, dx.reshape(-1), dy.dtype.type(parameter))
+    def launch_backward(dy, kept, dx, parameter):
+        run_backward(-(-dy.size // CHUNK), dy.size * work, dy.ravel(), kept.ravel(), dx.ravel(), float(parameter))
 
     launch_forward.kernel, launch_backward.kernel = forward, backward
     return launch_forward, launch_backward
@@ -268,12 +266,12 @@ def _over_rows(kernel):
     run = threaded(kernel)
 
     def launch(*arrays):
-        """Arrays (..., width), C-contiguous, the output last."""
-        size, width = arrays[0].size, arrays[0].shape[-1]
+        """Arrays (..., width), the output last."""
+        size = arrays[0].size
         if size:
-            group = rows_of_a_chunk(width)
-            rows = size // width
-            run(-(-rows // group), 24 * size, *[array.reshape(-1) for array in arrays], rows, width, group)
+            width = arrays[0].shape[-1]
+            rows, group = size // width, rows_of_a_chunk(width)
+            run(-(-rows // group), 24 * size, *[array.ravel() for array in arrays], rows, width, group)
 
     launch.kernel = kernel
     return launch

@@ -36,7 +36,7 @@ _NAMES = (
 )
 _KERNELS = {
     name: Variants(name, __name__, cpu={"simd": f"cpu:{name}"})
-    for name in (*_NAMES, *map("{}_backward".format, _NAMES), "count_correct", "count_correct_labels", "first_outside")
+    for name in (*_NAMES, *map("{}_backward".format, _NAMES), "count_correct", "first_outside")
 }
 
 
@@ -47,22 +47,16 @@ class ElementLossSaved(NamedTuple):
     t: np.ndarray
 
 
-class SoftmaxLossSaved(NamedTuple):
-    """Logits, targets or labels; for each row its highest logit, and sum of t / sum of exp(logits - highest)."""
+class RowLossSaved(NamedTuple):
+    """What the backward of a loss on classes needs: predictions, targets or labels, and two numbers a row.
 
-    logits: np.ndarray
+    Of logits, these are all rows' highest logits, then all rows' sum of t / sum of exp(logits - highest); of
+    probabilities, all rows' sum of p, then all rows' sum of t where p was not clipped. (Parts of the loss follow.)
+    """
+
+    y: np.ndarray
     t: np.ndarray
-    highest: np.ndarray
-    factor: np.ndarray
-
-
-class ProbabilityLossSaved(NamedTuple):
-    """Probabilities, targets or labels; for each row the sum of p, and the sum of t where p was not clipped."""
-
-    p: np.ndarray
-    t: np.ndarray
-    total: np.ndarray
-    inside: np.ndarray
+    notes: np.ndarray
 
 
 def mean_squared_error(y, t):
@@ -80,7 +74,7 @@ def mean_squared_error(y, t):
 
 def mean_squared_error_forward(y, t):
     """`mean_squared_error`, and what its backward needs."""
-    return _element_loss("mean_squared_error", y=y, t=t)
+    return _element_loss("mean_squared_error", "y", y, t)
 
 
 def mean_squared_error_backward(dloss, saved, needs=None):
@@ -103,7 +97,7 @@ def mean_absolute_error(y, t):
 
 def mean_absolute_error_forward(y, t):
     """`mean_absolute_error`, and what its backward needs."""
-    return _element_loss("mean_absolute_error", y=y, t=t)
+    return _element_loss("mean_absolute_error", "y", y, t)
 
 
 def mean_absolute_error_backward(dloss, saved, needs=None):
@@ -126,7 +120,7 @@ def binary_cross_entropy(p, t):
 
 def binary_cross_entropy_forward(p, t):
     """`binary_cross_entropy`, and what its backward needs."""
-    return _element_loss("binary_cross_entropy", p=p, t=t)
+    return _element_loss("binary_cross_entropy", "p", p, t)
 
 
 def binary_cross_entropy_backward(dloss, saved, needs=None):
@@ -149,7 +143,7 @@ def sigmoid_cross_entropy(logits, t):
 
 def sigmoid_cross_entropy_forward(logits, t):
     """`sigmoid_cross_entropy`, and what its backward needs."""
-    return _element_loss("sigmoid_cross_entropy", logits=logits, t=t)
+    return _element_loss("sigmoid_cross_entropy", "logits", logits, t)
 
 
 def sigmoid_cross_entropy_backward(dloss, saved, needs=None):
@@ -173,7 +167,7 @@ def categorical_cross_entropy(p, t):
 
 def categorical_cross_entropy_forward(p, t):
     """`categorical_cross_entropy`, and what its backward needs."""
-    return _row_loss("categorical_cross_entropy", ProbabilityLossSaved, "p", p, t)
+    return _row_loss("categorical_cross_entropy", "p", p, t)
 
 
 def categorical_cross_entropy_backward(dloss, saved, needs=None):
@@ -197,7 +191,7 @@ def softmax_cross_entropy(logits, t):
 
 def softmax_cross_entropy_forward(logits, t):
     """`softmax_cross_entropy`, and what its backward needs."""
-    return _row_loss("softmax_cross_entropy", SoftmaxLossSaved, "logits", logits, t)
+    return _row_loss("softmax_cross_entropy", "logits", logits, t)
 
 
 def softmax_cross_entropy_backward(dloss, saved, needs=None):
@@ -220,7 +214,7 @@ def sparse_categorical_cross_entropy(p, labels):
 
 def sparse_categorical_cross_entropy_forward(p, labels):
     """`sparse_categorical_cross_entropy`, and what its backward needs."""
-    return _row_loss("sparse_categorical_cross_entropy", ProbabilityLossSaved, "p", p, None, labels)
+    return _label_loss("sparse_categorical_cross_entropy", "p", p, labels)
 
 
 def sparse_categorical_cross_entropy_backward(dloss, saved, needs=None):
@@ -243,7 +237,7 @@ def sparse_softmax_cross_entropy(logits, labels):
 
 def sparse_softmax_cross_entropy_forward(logits, labels):
     """`sparse_softmax_cross_entropy`, and what its backward needs."""
-    return _row_loss("sparse_softmax_cross_entropy", SoftmaxLossSaved, "logits", logits, None, labels)
+    return _label_loss("sparse_softmax_cross_entropy", "logits", logits, labels)
 
 
 def sparse_softmax_cross_entropy_backward(dloss, saved, needs=None):
@@ -262,49 +256,57 @@ def count_correct(p, t):
     >>> kernels.count_correct(np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([1, 1]))
     1
     """
-    device = device_of("count_correct", p=p, t=t)
     if t.dtype.kind in "iu":
+        device = device_of("count_correct", p=p, t=t)
         checks.floats("count_correct", p=p)
-        _check_rows("count_correct", p=p)
+        checks.not_empty("count_correct", p=p)
         checks.shape("count_correct", p.shape[:-1], t=t)
-        launcher = _KERNELS["count_correct_labels"].launcher(device, None)
-        return launcher(np.ascontiguousarray(p), np.ascontiguousarray(t, np.int64))
-    checks.floats("count_correct", p=p, t=t)
-    _check_rows("count_correct", p=p)
-    checks.shape("count_correct", p.shape, t=t)
-    return _KERNELS["count_correct"].launcher(device, None)(np.ascontiguousarray(p), np.ascontiguousarray(t))
+        targets = p, np.ascontiguousarray(t, np.int64)
+    else:
+        device = _alike("count_correct", "p", p, t)
+        targets = (t,)
+    _check_rows("count_correct", "p", p)
+    return _KERNELS["count_correct"].launcher(device, None)(p, *targets)
 
 
-def _check_rows(op, **arrays):
-    for name, array in arrays.items():
-        if array.ndim == 0:
-            raise ValueError(f"{op}: {name} is (): must have at least 1 dimension (..., C)")
-    checks.not_empty(op, **arrays)
-
-
-def _element_loss(op, **arrays):
-    launcher = _KERNELS[op].launcher(device_of(op, **arrays), None)
-    checks.floats(op, **arrays)
-    checks.not_empty(op, **arrays)
-    y, t = arrays.values()
+def _alike(op, name, y, t):
+    """The device of two arrays of one shape and dtype, which are not empty."""
+    plain = type(y) is type(t) is np.ndarray
+    if plain and y.dtype is t.dtype and y.dtype in checks.FLOATS and y.shape == t.shape and y.size:
+        return "cpu"
+    named = {name: y, "t": t}
+    device = device_of(op, **named)
+    checks.floats(op, **named)
+    checks.not_empty(op, **named)
     checks.shape(op, y.shape, t=t)
-    y, t = np.ascontiguousarray(y), np.ascontiguousarray(t)
+    return device
+
+
+def _check_rows(op, name, y):
+    if not y.ndim:
+        raise ValueError(f"{op}: {name} is (): must have at least 1 dimension (..., C)")
+
+
+def _element_loss(op, name, y, t):
+    launcher = _KERNELS[op].launcher(_alike(op, name, y, t), None)
     return launcher(y, t), ElementLossSaved(y, t)
 
 
-def _row_loss(op, saved, name, y, t, labels=None):
-    device = device_of(op, **{name: y, "t": t, "labels": labels})
-    launcher = _KERNELS[op].launcher(device, None)
-    checks.floats(op, **{name: y, "t": t})
-    _check_rows(op, **{name: y})
-    if labels is None:
-        checks.shape(op, y.shape, t=t)
-        t = np.ascontiguousarray(t)
-    else:
-        t = _check_labels(op, labels, y.shape, device)
-    y = np.ascontiguousarray(y)
-    loss, first, second = launcher(y, t)
-    return loss, saved(y, t, first, second)
+def _row_loss(op, name, y, t):
+    launcher = _KERNELS[op].launcher(_alike(op, name, y, t), None)
+    _check_rows(op, name, y)
+    loss, notes = launcher(y, t)
+    return loss, RowLossSaved(y, t, notes)
+
+
+def _label_loss(op, name, y, labels):
+    device = device_of(op, **{name: y, "labels": labels})
+    checks.floats(op, **{name: y})
+    checks.not_empty(op, **{name: y})
+    _check_rows(op, name, y)
+    labels = _check_labels(op, labels, y.shape, device)
+    loss, notes = _KERNELS[op].launcher(device, None)(y, labels)
+    return loss, RowLossSaved(y, labels, notes)
 
 
 def _check_labels(op, labels, shape, device):
@@ -313,7 +315,7 @@ def _check_labels(op, labels, shape, device):
         raise TypeError(f"{op}: labels are {labels.dtype}: must be integers, for example labels.astype('int64')")
     checks.shape(op, shape[:-1], labels=labels)
     wide = np.ascontiguousarray(labels, np.int64)
-    row = _KERNELS["first_outside"].launcher(device, None)(wide.reshape(-1), shape[-1])
+    row = _KERNELS["first_outside"].launcher(device, None)(wide.ravel(), shape[-1])
     if row >= 0:
         position = np.unravel_index(row, labels.shape)
         where = ", ".join(str(int(i)) for i in position)

@@ -107,10 +107,11 @@ def elementwise(loss, slope, work):
                 value = loss(vload_part(y, i, end - i), vload_part(t, i, end - i))
                 part = part + select(first_lanes(y, end - i), value, 0.0)
             total = total + part
-        partial[chunk] = vsum(total) * scale
+        partial[chunk] = vsum(total) * y.dtype.type(scale)
 
     @jit(name=f"loss{slope.py_func.__name__}")
     def backward(chunk, y, t, dy, scale):
+        scale = vfill(y, scale)
         end = min(y.size, (chunk + 1) * CHUNK)
         for i in range(chunk * CHUNK, end, lanes(y)):
             value = slope(vload_part(y, i, end - i), vload_part(t, i, end - i))
@@ -120,13 +121,11 @@ def elementwise(loss, slope, work):
 
     def launch_forward(y, t):
         partial = np.empty(-(-y.size // CHUNK), y.dtype)
-        scale = y.dtype.type(1.0 / y.size)
-        run_forward(partial.size, work * y.size, y.reshape(-1), t.reshape(-1), partial, scale)
+        run_forward(partial.size, work * y.size, y.ravel(), t.ravel(), partial, 1.0 / y.size)
         return _total(partial)
 
     def launch_backward(dloss, y, t, dy):
-        scale = y.dtype.type(dloss / y.size)
-        run_backward(-(-y.size // CHUNK), work * y.size, y.reshape(-1), t.reshape(-1), dy.reshape(-1), scale)
+        run_backward(-(-y.size // CHUNK), work * y.size, y.ravel(), t.ravel(), dy.ravel(), dloss / y.size)
 
     launch_forward.kernel, launch_backward.kernel = forward, backward
     return launch_forward, launch_backward
@@ -139,6 +138,9 @@ sigmoid_cross_entropy, sigmoid_cross_entropy_backward = elementwise(_logistic, _
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Losses of one row. Targets are rows of numbers or one label each; labels become rows of 0 and 1 in registers.
+#
+# What backward needs is kept in `notes`, of 2 * rows + chunks numbers: one a row, another one a row, one a chunk. The
+# last are the chunks' parts of the loss.
 
 
 @jit(inline=True)
@@ -154,12 +156,12 @@ def _from_label(like, labels, row, j, width):
 def softmax_loss(target, name):
     """Kernels for -sum of t log(softmax(x)) = log(sum of exp(x - highest)) sum of t - sum of t (x - highest).
 
-    Saved: the highest logit of each row, and the factor that makes the row's exponentials probabilities (times sum of
+    Noted: the highest logit of each row, and the factor that makes the row's exponentials probabilities (times sum of
     t, which is 1 for a distribution). With them, backward is one pass.
     """
 
     @jit(name=f"loss_softmax_{name}")
-    def forward(chunk, x, t, highest, factor, rows, width, group, partial, scale):
+    def forward(chunk, x, t, notes, rows, width, group):
         loss = x.dtype.type(0.0)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
             start, end = row * width, (row + 1) * width
@@ -173,17 +175,17 @@ def softmax_loss(target, name):
                 dot = dot + select(weight == 0.0, 0.0, weight * (vload_part(x, start + j, width - j) - shift))
             weight = vsum(weights)
             loss += math.log(total) * weight - vsum(dot)
-            highest[row] = shift
-            factor[row] = weight / total
-        partial[chunk] = loss * scale
+            notes[row], notes[rows + row] = shift, weight / total
+        notes[2 * rows + chunk] = loss / x.dtype.type(rows)
 
     @jit(name=f"loss_softmax_{name}_slope")
-    def backward(chunk, x, t, highest, factor, dx, rows, width, group, scale):
+    def backward(chunk, x, t, notes, dx, rows, width, group, scale):
+        scale = vfill(x, scale)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-            shift, weight = at(highest, row), at(factor, row)
+            shift, factor = at(notes, row), at(notes, rows + row)
             for j in range(0, width, lanes(x)):
                 e = vexp(vload_part(x, row * width + j, width - j) - shift)
-                value = (e * weight - target(x, t, row, j, width)) * scale
+                value = (e * factor - target(x, t, row, j, width)) * scale
                 vstore_part(dx, row * width + j, value, width - j)
 
     return forward, backward
@@ -192,11 +194,11 @@ def softmax_loss(target, name):
 def probability_loss(target, name):
     """Kernels for -sum of t log(q), q = p / sum of p, kept between LOWEST and HIGHEST.
 
-    Saved for each row: the sum of p, and the sum of those t whose q was not moved.
+    Noted: the sum of p, and the sum of those t whose q was not moved.
     """
 
     @jit(name=f"loss_probability_{name}")
-    def forward(chunk, p, t, sums, inside, rows, width, group, partial, scale):
+    def forward(chunk, p, t, notes, rows, width, group):
         loss = p.dtype.type(0.0)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
             start, end = row * width, (row + 1) * width
@@ -208,14 +210,14 @@ def probability_loss(target, name):
                 dot = fma(weight, log_of_clipped(q), dot)
                 weights = weights + select((q < LOWEST) | (q > HIGHEST), 0.0, weight)
             loss -= vsum(dot)
-            sums[row] = total
-            inside[row] = vsum(weights)
-        partial[chunk] = loss * scale
+            notes[row], notes[rows + row] = total, vsum(weights)
+        notes[2 * rows + chunk] = loss / p.dtype.type(rows)
 
     @jit(name=f"loss_probability_{name}_slope")
-    def backward(chunk, p, t, sums, inside, dp, rows, width, group, scale):
+    def backward(chunk, p, t, notes, dp, rows, width, group, scale):
+        scale = vfill(p, scale)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-            total, common = at(sums, row), at(inside, row) / at(sums, row)
+            total, common = at(notes, row), at(notes, rows + row) / at(notes, row)
             for j in range(0, width, lanes(p)):
                 value = vload_part(p, row * width + j, width - j)
                 q = value / total
@@ -226,26 +228,23 @@ def probability_loss(target, name):
 
 
 def over_rows(kernels):
-    """Launchers (y, t) -> mean, two numbers a row; and (dloss, y, t, two numbers a row, dy)."""
+    """Launchers (y, t) -> mean, notes; and (dloss, y, t, notes, dy)."""
     run_forward, run_backward = map(threaded, kernels)
 
     def launch_forward(y, t):
         width = y.shape[-1]
         rows, group = y.size // width, rows_of_a_chunk(width)
-        partial, first, second = (np.empty(n, y.dtype) for n in (-(-rows // group), rows, rows))
-        run_forward(
-            partial.size, 40 * y.size, y.reshape(-1), t.reshape(-1), first, second, rows, width, group, partial,
-            y.dtype.type(1.0 / rows),
-        )  # fmt: skip
-        return _total(partial), first, second
+        chunks = -(-rows // group)
+        notes = np.empty(2 * rows + chunks, y.dtype)
+        run_forward(chunks, 40 * y.size, y.ravel(), t.ravel(), notes, rows, width, group)
+        return _total(notes[2 * rows :]), notes
 
-    def launch_backward(dloss, y, t, first, second, dy):
+    def launch_backward(dloss, y, t, notes, dy):
         width = y.shape[-1]
         rows, group = y.size // width, rows_of_a_chunk(width)
         run_backward(
-            -(-rows // group), 20 * y.size, y.reshape(-1), t.reshape(-1), first, second, dy.reshape(-1), rows, width,
-            group, y.dtype.type(dloss / rows),
-        )  # fmt: skip
+            -(-rows // group), 20 * y.size, y.ravel(), t.ravel(), notes, dy.ravel(), rows, width, group, dloss / rows
+        )
 
     launch_forward.kernel, launch_backward.kernel = kernels
     return launch_forward, launch_backward
@@ -271,37 +270,25 @@ def first_outside(labels, classes):
     return -1
 
 
-@jit(inline=True)
-def _given_class(t, row, width):
-    return row_argmax(t, row * width, (row + 1) * width)
+@jit
+def count_rows(chunk, p, t, labels, rows, width, group, partial):
+    """How many rows have their largest p at their label, or where there are no labels at their largest t."""
+    correct = 0
+    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
+        start, end = row * width, (row + 1) * width
+        expected = at(labels, row) if labels.size > 0 else row_argmax(t, start, end)
+        correct += row_argmax(p, start, end) == expected
+    partial[chunk] = correct
 
 
-@jit(inline=True)
-def _label(labels, row, width):
-    return at(labels, row)
+_count_rows = threaded(count_rows)
+_NO_LABELS = np.empty(0, np.int64)
 
 
-def counter(target, name):
-    """A launcher (p, t) -> number of rows whose largest number stands where the target says."""
-
-    @jit(name=f"count_correct_{name}")
-    def kernel(chunk, p, t, rows, width, group, partial):
-        correct = 0
-        for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-            correct += row_argmax(p, row * width, (row + 1) * width) == target(t, row, width)
-        partial[chunk] = correct
-
-    run = threaded(kernel)
-
-    def launch(p, t):
-        width = p.shape[-1]
-        rows, group = p.size // width, rows_of_a_chunk(width)
-        partial = np.empty(-(-rows // group), np.int64)
-        run(partial.size, 2 * p.size, p.reshape(-1), t.reshape(-1), rows, width, group, partial)
-        return int(partial[0] if partial.size == 1 else partial.sum())
-
-    launch.kernel = kernel
-    return launch
-
-
-count_correct, count_correct_labels = counter(_given_class, "given"), counter(_label, "label")
+def count_correct(p, t, labels=_NO_LABELS):
+    """The number of right rows, by t of p's shape or by labels."""
+    width = p.shape[-1]
+    rows, group = p.size // width, rows_of_a_chunk(width)
+    partial = np.empty(-(-rows // group), np.int64)
+    _count_rows(partial.size, 2 * p.size, p.ravel(), t.ravel(), labels.ravel(), rows, width, group, partial)
+    return int(partial[0] if partial.size == 1 else partial.sum())
