@@ -361,6 +361,8 @@ def gemm_threaded(a, b, c, bias=None, activation=None):
     """Packing pays when each packed number is used often; small and thin products read the operands where they are."""
     m, n = c.shape
     k = a.shape[1]
+    if b.size <= 4096:  # to lay it out anew costs less than a second launch for packing
+        b = np.ascontiguousarray(b)
     if b.flags.c_contiguous and (m <= 4 * ROWS or k <= 128 or m * n * k <= 100_000):
         a, a_row, a_col = operand(a)
         width = COLUMNS * simd.VECTOR_BYTES // c.itemsize
