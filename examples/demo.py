@@ -15,7 +15,7 @@ from rich.table import Table
 
 from handloom.nn.callbacks import Callback, History
 from handloom.nn.datasets import digits
-from handloom.nn.layers import LSTM, Conv2D, Dense, Flatten, MaxPooling2D
+from handloom.nn.layers import LSTM, Conv2D, Dense, Dropout, Flatten, MaxPooling2D
 from handloom.nn.models import Sequential
 from handloom.nn.optimizers import Adam
 from handloom.nn.utils import set_random_seed, to_categorical
@@ -25,12 +25,15 @@ BATCH = 32
 
 def cnn(device: str) -> Sequential:
     model = Sequential(device=device)
-    model.add(Conv2D(filters=32, kernel_size=(3, 3), activation="relu", input_shape=(28, 28, 1)))
+    model.add(Conv2D(filters=16, kernel_size=(3, 3), activation="relu", input_shape=(28, 28, 1)))
+    model.add(MaxPooling2D(pool_size=(2, 2)))
+    model.add(Conv2D(filters=32, kernel_size=(3, 3), activation="relu"))
     model.add(MaxPooling2D(pool_size=(2, 2)))
     model.add(Flatten())
     model.add(Dense(units=128, activation="relu"))
+    model.add(Dropout(0.5))
     model.add(Dense(units=10, activation="softmax"))
-    model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer=Adam(0.002), loss="categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -52,7 +55,7 @@ class Task:
     epochs: int
 
 
-TASKS = (Task("CNN", cnn, 28, (28, 28, 1), epochs=10), Task("LSTM", lstm, 8, (8, 8), epochs=30))
+TASKS = (Task("CNN", cnn, 28, (28, 28, 1), epochs=20), Task("LSTM", lstm, 8, (8, 8), epochs=30))
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def train(task: Task, seed: int, options, data, verbose: int) -> Run:
     (x, y), test = data
     model, watch = task.build(options.device), Stopwatch()
     epochs = 2 if options.smoke else task.epochs
-    history = model.fit(x, y, BATCH, epochs, verbose=verbose, validation_data=test, callbacks=[watch], shuffle=True)
+    history = model.fit(x, y, BATCH, epochs, verbose=verbose, validation_data=test, callbacks=[watch])
     seconds = time.perf_counter() - start
     steps = -(-len(x) // BATCH)
     accuracy = history.history["val_accuracy"][-1]
