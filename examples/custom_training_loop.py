@@ -61,7 +61,7 @@ def main(argv=None) -> list[float]:
         if step % (steps // 10) == 0:
             print(f"step {step:4}  loss {losses[-1]:.5f}")
     with nn.no_grad():
-        print(f"f(1, 1) = {float(net(np.ones((1, 2)))):.3f}, and it should be {np.sin(1.0):.3f}")
+        print(f"f(1, 1) = {net(np.ones((1, 2))).item():.3f}, and it should be {np.sin(1.0):.3f}")
     return losses
 
 

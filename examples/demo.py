@@ -133,7 +133,7 @@ def results(runs: dict[str, list[Run]]) -> Table:
             f"{min(accuracies):.2%}",
             f"{max(accuracies):.2%}",
             f"{median(run.seconds for run in of_task):.1f}",
-            f"{min(run.step_us for run in of_task):,.0f}",
+            f"{median(run.step_us for run in of_task):,.0f}",
         )
     return table
 

@@ -30,7 +30,7 @@ def main(argv=None) -> list[float]:
     # The network takes sequences of any length: what does it think after each row of the first image?
     for rows in range(1, 9):
         guess = model.predict(x_test[:1, :rows], verbose=0)[0]
-        print(f"after {rows} rows: a {guess.argmax()} ({guess.max():.0%})")
+        print(f"after row {rows}: a {guess.argmax()} ({guess.max():.0%})")
     return history.history["loss"]
 
 
