@@ -51,7 +51,7 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     h0, c0 : (N, H), dtype as x: the state before the first step; None means zeros
     variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default)
 
-    Workspace: N T (I + 6H) numbers for inputs, gates and states, and a packed copy of u.
+    Workspace: N T (I + 6H) numbers for inputs, gates and states, and packed copies of w and u.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def lstm_backward(dy, saved, needs=None, *, dh=None, dc=None):
     """(dx, dw, du, db, dh0, dc0) from the gradients of y (N, T, H) and of the last state, dh and dc (N, H).
 
     Those of dy, dh and dc that are None count as zero; one must be given. A gradient is None where `needs`, six bools,
-    says so, and for b, h0, c0 where that input was None. Workspace: 4 N T H numbers.
+    says so, and for b, h0, c0 where that input was None. Workspace: 4 N T H numbers, and a packed copy of u.
 
     Going back from t = T - 1, with dh and dc the gradients of the state after step t:
 
