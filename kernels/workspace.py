@@ -12,6 +12,7 @@ import threading
 import numpy as np
 
 LINE = 64  # bytes
+SMALL = 4096  # elements
 
 _local = threading.local()
 
@@ -30,7 +31,12 @@ def scratch(name: str, size: int, dtype) -> np.ndarray:
 
 
 def aligned(size: int, dtype) -> np.ndarray:
-    """A fresh 1-D array of `size` elements that starts on a cache line, its contents undefined."""
+    """A fresh 1-D array of `size` elements with undefined contents that starts on a cache line.
+
+    A small one does not: finding the line would take longer than it saves.
+    """
+    if size < SMALL:
+        return np.empty(size, dtype)
     itemsize = np.dtype(dtype).itemsize
     buffer = np.empty(size + LINE // itemsize, dtype)
     start = -buffer.ctypes.data % LINE // itemsize

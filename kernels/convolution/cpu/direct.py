@@ -99,15 +99,14 @@ def product(columns):
                         activate(y, y0 + at(places, p0 + i), valid, activation)
 
     @jit(inner=True, name=f"{__name__}.pack-{columns}")
-    def pack(number, w, packed, plan):
+    def pack(number, w, packed, packing):
         """One chunk: one panel, tap by tap."""
-        taps, table = plan.taps, plan.panels
+        taps, table, depth = packing.taps, packing.panels, packing.depth
         panel, width = number * PANEL, columns * lanes(w)
         for tap in range(taps.size):
             pack_panel(
-                w, at(table, panel + START) + at(taps, tap), plan.across, plan.deep,
-                at(table, panel + COLUMNS), plan.depth, width,
-                packed, at(table, panel + PACKED) + tap * plan.depth * width,
+                w, at(table, panel + START) + at(taps, tap), packing.across, packing.deep,
+                at(table, panel + COLUMNS), depth, width, packed, at(table, panel + PACKED) + tap * depth * width,
             )  # fmt: skip
 
     return threaded(multiply), threaded(pack)
@@ -118,13 +117,13 @@ _NO_BIAS = {np.dtype(dtype): np.empty(0, dtype) for dtype in (np.float32, np.flo
 
 def _multiply(run, products, x, w, bias, y, activation):
     """Pack the weights and multiply, for every width of tile and every phase; `run` runs a kernel's chunks."""
-    for columns, plan in products:
+    for columns, plan, packing in products:
         multiply, pack = product(columns)
-        panels, depth = plan.panels.size // PANEL, plan.taps.size * plan.depth
-        width = columns * simd.VECTOR_BYTES // w.itemsize
-        packed = scratch("convolution.packed", panels * depth * width, w.dtype)
-        run(pack, panels, packed.size, w, packed, plan)
-        work = 2 * plan.images * plan.image_pixels * panels * width * depth
+        panels = plan.panels.size // PANEL
+        size = panels * packing.taps.size * packing.depth * columns * simd.VECTOR_BYTES // w.itemsize
+        packed = scratch("convolution.packed", size, w.dtype)
+        run(pack, panels, 4 * size, w, packed, packing)
+        work = 2 * plan.images * plan.image_pixels * size
         run(multiply, plan.shares * plan.sheets * plan.blocks, work, x, packed, bias, y, plan, activation)
 
 

@@ -31,13 +31,18 @@ SHEET = 128
 CHUNKS, CACHE = 32, 1 << 19
 
 
+# Of each panel: its group's place among x's channels, its own in packed, its place among y's channels, how many columns
+# of it exist, where it starts in w.
+PANEL = 5
+
+
 class Axis(NamedTuple):
     """One axis of a convolution."""
 
     inputs: np.ndarray  # for each output cell: where its window starts
     outputs: np.ndarray  # where its result goes
     taps: list  # (tap, its distance from the window's start), by distance
-    inside: tuple  # first and end of the input cells that are not padding
+    inside: range  # the input cells that take part: for dx, those that are not padding
 
 
 class Side(NamedTuple):
@@ -62,20 +67,15 @@ class Sheets(NamedTuple):
 
 
 class Product(NamedTuple):
-    """The tables of one product. `panels` holds PANEL numbers for each panel of filters, see `_panels`."""
+    """The tables of one product."""
 
     pixels: np.ndarray
     places: np.ndarray
     runs: np.ndarray
     length: int
     spans: np.ndarray  # for a tile from pixel p on: first and end of the runs that it needs; empty: all
-    panels: np.ndarray
+    panels: np.ndarray  # PANEL numbers for each panel of filters
     shares: int  # the panels are cut into so many chunks, where there are few pixels
-    # How a panel is packed: weights of tap t and channel k for its column i are w[start + taps[t] + k deep + i across].
-    taps: np.ndarray
-    depth: int
-    deep: int
-    across: int
     x_image: int
     y_image: int
     images: int
@@ -84,7 +84,14 @@ class Product(NamedTuple):
     blocks: int
 
 
-PANEL = 5  # offset in x (of the group's channels), in packed, in y; columns; start in w
+class Packing(NamedTuple):
+    """How w becomes panels: row k of tap t, column i of a panel is w[start + taps[t] + k * deep + i * across]."""
+
+    panels: np.ndarray
+    taps: np.ndarray
+    depth: int  # rows of a tap
+    deep: int
+    across: int
 
 
 class Correlation(NamedTuple):
@@ -119,82 +126,79 @@ def padding_of_dz(g):
 
 @lru_cache(maxsize=128)
 def forward_products(g, itemsize):
-    """(vectors a tile, Product) for each width of tile that y needs."""
+    """(vectors a tile, Product, Packing) for each width of tile that y needs."""
+    x = _padded_input(g)
     axes = [
-        Axis(np.arange(out) * stride, np.arange(out), [(tap, tap * step) for tap in range(window)], (0, size))
-        for out, window, stride, step, size in zip((g.OH, g.OW), (g.KH, g.KW), g.strides, g.dilation, (g.H, g.W))
+        Axis(np.arange(out) * stride, np.arange(out), [(tap, tap * step) for tap in range(window)], range(size))
+        for out, window, stride, step, size in zip((g.OH, g.OW), (g.KH, g.KW), g.strides, g.dilation, x)
     ]
-    (top, bottom), (left, right) = g.padding
-    x = Side(g.H + top + bottom, g.W + left + right, g.C)
-    return _products(g, itemsize, axes, x, Side(g.OH, g.OW, g.F), 1)
+    return _products(g, itemsize, axes, x, Side(g.OH, g.OW, g.F), across=1, deep=g.F)
 
 
 @lru_cache(maxsize=128)
 def data_products(g, itemsize):
-    """The same for dx: the products of all phases."""
-    (top, bottom), (left, right) = sides = padding_of_dz(g)
+    """The same for dx: the products of all phases. Filters and channels change their roles."""
+    (top, bottom), (left, right) = padding_of_dz(g)
     dz, dx = Side(g.OH + top + bottom, g.OW + left + right, g.F), Side(g.H, g.W, g.C)
+    sizes = (g.H, g.W), (g.KH, g.KW), (g.OH, g.OW), (top, left), g.strides, g.dilation, g.padding
     found = []
     for phase in np.ndindex(*g.strides):
-        axes = []
-        for axis, residue in enumerate(phase):
-            stride, step, window = g.strides[axis], g.dilation[axis], (g.KH, g.KW)[axis]
-            origin = residue + g.padding[axis][0]
-            outputs = np.arange(residue, (g.H, g.W)[axis], stride)
-            hits = [tap for tap in reversed(range(window)) if (origin - tap * step) % stride == 0]
-            taps = [(tap, (origin - tap * step) // stride) for tap in hits]
-            before = sides[axis][0]
-            inside = before, before + (g.OH, g.OW)[axis]
-            axes.append(Axis(np.arange(len(outputs)) + before, outputs, taps, inside))
+        axes = [_phase(residue, *sizes_of_axis) for residue, *sizes_of_axis in zip(phase, *sizes)]
         if all(axis.outputs.size for axis in axes):
-            found += _products(g, itemsize, axes, dz, dx, 0)
+            found += _products(g, itemsize, axes, dz, dx, across=g.F, deep=1)
     return found
 
 
-def _products(g, itemsize, axes, x, y, forward):
+def _phase(residue, size, window, out, before_dz, stride, step, padding):
+    """Along one axis: the cells of dx that are `residue` modulo the stride, and the taps that hit them."""
+    outputs = np.arange(residue, size, stride)
+    # Cell h of dx met tap `tap` at output (h + before - tap * step) / stride, where that is whole.
+    distances = [(tap, residue + padding[0] - tap * step) for tap in reversed(range(window))]
+    taps = [(tap, distance // stride) for tap, distance in distances if distance % stride == 0]
+    return Axis(np.arange(outputs.size) + before_dz, outputs, taps, range(before_dz, before_dz + out))
+
+
+def _products(g, itemsize, axes, x, y, across, deep):
+    """The products that take x to y; column i and row k of a panel are `across` and `deep` apart in w."""
     high, wide = axes
-    contiguous = g.groups == 1 and all(b[1] - a[1] == 1 for a, b in zip(wide.taps, wide.taps[1:]))
+    contiguous = g.groups == 1 and all(after[1] - tap[1] == 1 for tap, after in zip(wide.taps, wide.taps[1:]))
+    starts = wide.taps[:1] if contiguous else wide.taps
+    depth = x.channels // g.groups
     pixels = (high.inputs[:, None] * x.width + wide.inputs) * x.channels
     places = (high.outputs[:, None] * y.width + wide.outputs) * y.channels
-    depth = x.channels // g.groups
-    starts = wide.taps[:1] if contiguous else wide.taps
     runs = [(h * x.width + w) * x.channels for _, h in high.taps for _, w in starts]
     taps = [(kh * g.KW + kw) * (g.C // g.groups) * g.F for kh, _ in high.taps for kw, _ in wide.taps]
-    images = [side.size for side in (x, y)]
+    grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, CHUNKS)
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
-        panels = _panels(g, itemsize, columns, len(taps) * depth, forward)
-        if not panels:
-            continue
-        grid = _sheets(g.N, pixels.size, sum(images) * itemsize, CHUNKS)
-        shares = min(len(panels), -(-CHUNKS // (2 * grid.sheets * grid.blocks)))
-        found.append((columns, Product(
-            _whole_sheet(pixels, images[0], grid), _whole_sheet(places, images[1], grid),
-            np.array(runs, np.int64), depth * (len(wide.taps) if contiguous else 1),
-            _spans(high, len(starts), pixels.shape[1], grid) if not forward else np.empty(0, np.int64),
-            np.array(panels, np.int64).reshape(-1), shares,
-            np.array(taps, np.int64), depth, g.F if forward else 1, 1 if forward else g.F, *images, *grid,
-        )))  # fmt: skip
+        panels = _panels(g, x, y, columns, columns * VECTOR_BYTES // itemsize, len(taps) * depth, across)
+        if panels.size:
+            shares = min(panels.size // PANEL, -(-CHUNKS // (2 * grid.sheets * grid.blocks)))
+            product = Product(
+                _whole_sheet(pixels, x.size, grid), _whole_sheet(places, y.size, grid),
+                np.array(runs, np.int64), depth * (len(wide.taps) if contiguous else 1),
+                _spans(high, len(starts), wide.outputs.size, grid), panels, shares, x.size, y.size, *grid,
+            )  # fmt: skip
+            found.append((columns, product, Packing(panels, np.array(taps, np.int64), depth, deep, across)))
     return found
 
 
-def _panels(g, itemsize, columns, depth, forward):
-    """Panels of `columns` vectors of filters (forward) or channels; the last ones of a group take the width they need.
+def _padded_input(g):
+    (top, bottom), (left, right) = g.padding
+    return Side(g.H + top + bottom, g.W + left + right, g.C)
 
-    Each is (offset in x, offset in packed, offset in y, columns that exist, start in w).
-    """
-    lanes = VECTOR_BYTES // itemsize
-    inputs, outputs = (g.C, g.F) if forward else (g.F, g.C)
-    inputs, outputs = inputs // g.groups, outputs // g.groups
+
+def _panels(g, x, y, columns, width, depth, across):
+    """Panels of y's channels, `width` numbers wide; the last one of a group may need fewer columns of vectors."""
+    inputs, outputs, widest = x.channels // g.groups, y.channels // g.groups, width // columns * TILE_COLUMNS
     panels = []
     for group in range(g.groups):
-        for first in range(0, outputs, TILE_COLUMNS * lanes):
-            count = min(TILE_COLUMNS * lanes, outputs - first)
-            if -(-count // lanes) == columns:
-                start = group * outputs + first if forward else first * g.F + group * inputs
-                packed = len(panels) * depth * columns * lanes
-                panels.append((group * inputs, packed, group * outputs + first, count, start))
-    return panels
+        for first in range(0, outputs, widest):
+            count = min(widest, outputs - first)
+            if width - width // columns < count <= width:
+                start = group * (g.F // g.groups) + first * across
+                panels += group * inputs, len(panels) // PANEL * depth * width, group * outputs + first, count, start
+    return np.array(panels, np.int64)
 
 
 def _sheets(images, pixels, image_bytes, chunks):
@@ -208,44 +212,48 @@ def _sheets(images, pixels, image_bytes, chunks):
 
 
 def _whole_sheet(offsets, image_size, grid):
-    """The offsets of one image's pixels for all images of a sheet, and at least as many as a tile has rows."""
+    """The offsets of one image's pixels for all images of a sheet, one more, and at least a tile's rows of them."""
     images = -(-grid.images // grid.sheets)
     table = (np.arange(images)[:, None] * image_size + offsets.reshape(-1)).reshape(-1)
-    return np.pad(table, (0, max(0, TILE_ROWS - table.size)), mode="edge").astype(np.int64)
+    return np.pad(table, (0, max(1, TILE_ROWS - table.size)), mode="edge").astype(np.int64)
 
 
 def _spans(axis, runs_a_tap, width, grid):
-    """For a tile from pixel p on: the runs that meet rows of dz for any of its pixels; the others see padding alone."""
-    rows = axis.inputs[:, None] + np.array([offset for _, offset in axis.taps], np.int64)
-    hit = (axis.inside[0] <= rows) & (rows < axis.inside[1])
-    # Rows without any hit: from the last tap to the first, which is no run.
-    numbers = np.arange(len(axis.taps))
-    first = np.where(hit, numbers, len(axis.taps)).min(axis=1, initial=len(axis.taps))
-    end = np.where(hit, numbers + 1, 0).max(axis=1, initial=0)
+    """For a tile from pixel p on: first and end of the runs that meet a row inside, for any of its pixels.
+
+    Empty where all of them always do.
+    """
+    rows = axis.inputs[:, None] + np.array([distance for _, distance in axis.taps], np.int64)
+    inside = (axis.inside.start <= rows) & (rows < axis.inside.stop)
+    if inside.all():
+        return np.empty(0, np.int64)
+    numbers, count = np.arange(len(axis.taps)), len(axis.taps)
+    # A row that meets none has its first run after its end.
+    first = np.where(inside, numbers, count).min(axis=1, initial=count)
+    end = np.where(inside, numbers + 1, 0).max(axis=1, initial=0)
     spans = []
     for limits, extreme in ((first, np.min), (end, np.max)):
-        image = np.repeat(limits * runs_a_tap, width)
-        sheet = np.tile(image, -(-grid.images // grid.sheets))
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(sheet, (0, TILE_ROWS), mode="edge"), TILE_ROWS)
-        spans.append(extreme(windows, axis=1))
+        sheet = np.tile(np.repeat(limits * runs_a_tap, width), -(-grid.images // grid.sheets))
+        tiles = np.lib.stride_tricks.sliding_window_view(np.pad(sheet, (0, TILE_ROWS), mode="edge"), TILE_ROWS)
+        spans.append(extreme(tiles, axis=1))
     return np.stack(spans, axis=1).reshape(-1).astype(np.int64)
 
 
 # Numbers in all partial sums of dw together, at most.
 PARTIAL = 1 << 19
+# Heights of the tiles of dw: 14, 13 for 64 taps and 9 for a 3 x 3 window on one channel; or 6, 5, 4.
+HEIGHTS = TILE_ROWS, TILE_ROWS - 1, TILE_ROWS * 2 // 3
 
 
 @lru_cache(maxsize=128)
 def correlations(g, itemsize):
     """(vectors a tile, Correlation) for each width of tile that dw needs."""
-    (top, bottom), (left, right) = g.padding
-    x = Side(g.H + top + bottom, g.W + left + right, g.C)
+    x, y = _padded_input(g), Side(g.OH, g.OW, g.F)
     pixels = (np.arange(g.OH)[:, None] * g.strides[0] * x.width + np.arange(g.OW) * g.strides[1]) * g.C
     high, wide = np.arange(g.KH) * g.dilation[0] * x.width, np.arange(g.KW) * g.dilation[1]
     taps = ((high[:, None] + wide)[:, :, None] * g.C + np.arange(g.C // g.groups)).reshape(-1)
     parts = max(1, min(CHUNKS // 2, PARTIAL // (taps.size * g.F)))
-    image_bytes = (x.size + g.OH * g.OW * g.F) * itemsize
-    grid = _sheets(g.N, pixels.size, image_bytes, parts)
+    grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, parts)
     # Fewer, larger blocks: every block costs each tile of dw one trip to memory and back.
     grid = grid._replace(blocks=max(1, min(grid.blocks, g.N * pixels.size // (grid.sheets * SHEET))))
     parts = min(parts, grid.sheets * grid.blocks)
@@ -254,18 +262,18 @@ def correlations(g, itemsize):
     table = np.pad(taps, (0, -taps.size % height)).astype(np.int64)
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
-        panels = _panels(g, itemsize, columns, 0, 1)
-        if panels:
-            tiles = len(panels) * (table.size // height)
+        panels = _panels(g, x, y, columns, columns * VECTOR_BYTES // itemsize, taps.size, 1)
+        if panels.size:
+            tiles = panels.size // PANEL * (table.size // height)
             found.append((columns, Correlation(
-                _whole_sheet(pixels, x.size, grid), table, taps.size, height, np.array(panels, np.int64).reshape(-1),
-                g.F, x.size, *grid, block_pixels, parts, min(tiles, -(-CHUNKS // (2 * parts))),
+                _whole_sheet(pixels, x.size, grid), table, taps.size, height, panels, g.F,
+                x.size, *grid, block_pixels, parts, min(tiles, -(-CHUNKS // (2 * parts))),
             )))  # fmt: skip
     return found
 
 
 def _height(taps):
-    """Taps of a tile: as many as registers allow, or fewer where that many would compute a sixteenth too much."""
-    tiles = -(-taps // TILE_ROWS)
-    snug = max(-(-taps // tiles), TILE_ROWS // 2)
-    return snug if tiles * (TILE_ROWS - snug) * 16 > taps else TILE_ROWS
+    """Taps of a tile: as many as registers allow, or of two lower heights the one that saves more than a sixteenth."""
+    computed = {height: -(-taps // height) * height for height in HEIGHTS}
+    best = min(HEIGHTS, key=computed.get)
+    return best if 16 * (computed[TILE_ROWS] - computed[best]) > taps else TILE_ROWS

@@ -1,0 +1,165 @@
+"""conv2d beyond the generated contract: error texts, "same" and phases by hand, and the machine code of its tiles."""
+
+import re
+
+import numba
+import numpy as np
+import pytest
+from assembly import assembly, innermost_loops, register
+
+from handloom import kernels
+from handloom.kernels import simd
+
+
+def ones(*shape, dtype="float32"):
+    return np.ones(shape, dtype)
+
+
+IMAGE, WINDOW = ones(2, 5, 6, 4), ones(3, 3, 4, 8)
+
+
+@pytest.mark.parametrize(
+    "arrays, options, text",
+    [
+        ((ones(5, 6, 4), WINDOW), {}, "x is (5, 6, 4): must have 4 dimensions (N, H, W, C)"),
+        ((IMAGE, ones(3, 4, 8)), {}, "w is (3, 4, 8): must have 4 dimensions (KH, KW, C / groups, F)"),
+        ((ones(0, 5, 6, 4), WINDOW), {}, "x is (0, 5, 6, 4): must not be empty"),
+        ((IMAGE, ones(3, 3, 4, 0)), {}, "w is (3, 3, 4, 0): must not be empty"),
+        ((IMAGE, ones(3, 3, 3, 8)), {}, "x.shape[3] must equal w.shape[2] * groups (4 != 3 * 1)"),
+        ((IMAGE, WINDOW), {"groups": 2}, "x.shape[3] must equal w.shape[2] * groups (4 != 4 * 2)"),
+        ((IMAGE, ones(3, 3, 2, 7)), {"groups": 2}, "groups is 2: w.shape[3] must be a multiple of groups"),
+        ((IMAGE, WINDOW, ones(4)), {}, "b is (4,) and w is (3, 3, 4, 8): b must be (8,)"),
+        ((ones(1, 2, 9, 4), WINDOW), {}, "the window covers 3 cells, the padded image has 2; use padding='same'"),
+        ((IMAGE, WINDOW), {"dilation": 3}, "the window covers 7 cells, the padded image has 5"),
+        ((IMAGE, WINDOW), {"strides": 0}, "strides must be a positive integer, got 0"),
+        ((IMAGE, WINDOW), {"strides": True}, "strides must be a positive integer, got True"),
+        ((IMAGE, WINDOW), {"strides": (1, -1)}, "strides must be a positive integer, got -1"),
+        ((IMAGE, WINDOW), {"strides": (1, 2, 3)}, "strides must be a positive integer or two of them, got (1, 2, 3)"),
+        ((IMAGE, WINDOW), {"dilation": 1.0}, "dilation must be a positive integer, got 1.0"),
+        ((IMAGE, WINDOW), {"groups": 0}, "groups must be a positive integer, got 0"),
+        ((IMAGE, WINDOW), {"groups": [1]}, "groups must be a positive integer, got [1]"),
+        ((IMAGE, WINDOW), {"padding": "full"}, "padding is 'full': must be one of 'valid', 'same'"),
+        ((IMAGE, WINDOW), {"padding": 1}, "padding is 1: must be 'valid', 'same' or ((top, bottom), (left, right))"),
+        ((IMAGE, WINDOW), {"padding": (1, 1)}, "padding is (1, 1): must be 'valid', 'same' or ((top, bottom), "),
+        ((IMAGE, WINDOW), {"padding": ((0, -1), (0, 0))}, "with integers of at least 0"),
+        ((IMAGE, WINDOW), {"activation": "gelu"}, "activation is 'gelu': must be one of None, 'relu'"),
+        ((IMAGE, WINDOW), {"variant": "winograd"}, "variant is 'winograd': must be one of 'naive', 'im2col'"),
+    ],
+)  # fmt: skip
+def test_bad_values_say_what_came_and_what_to_do(arrays, options, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        kernels.conv2d(*arrays, **options)
+
+
+@pytest.mark.parametrize(
+    "x, w, text",
+    [
+        (IMAGE, ones(3, 3, 4, 8, dtype="float64"), "x is float32 and w is float64: dtypes must be the same"),
+        (ones(1, 5, 5, 4, dtype="uint8"), WINDOW, "x is uint8: must be float32 or float64"),
+        ([[1.0]], WINDOW, "x is a list: must be a NumPy or a CuPy array"),
+    ],
+)
+def test_bad_types_say_what_came_and_what_to_do(x, w, text):
+    with pytest.raises(TypeError, match=re.escape(text)):
+        kernels.conv2d(x, w)
+
+
+def test_gradients_that_do_not_fit_are_refused():
+    y, saved = kernels.conv2d_forward(IMAGE, WINDOW)
+    with pytest.raises(ValueError, match=re.escape("dy is (2, 3, 3, 8): must be (2, 3, 4, 8)")):
+        kernels.conv2d_backward(y[:, :, :3], saved)
+    with pytest.raises(TypeError, match="x is float32 and dy is float64"):
+        kernels.conv2d_backward(y.astype("float64"), saved)
+    with pytest.raises(ValueError, match="needs has 2 entries: must have one bool for each of x, w, b"):
+        kernels.conv2d_backward(y, saved, (True, True))
+
+
+def test_lists_are_taken_where_tuples_are():
+    expected = kernels.conv2d(IMAGE, WINDOW, strides=(2, 1), padding=((1, 0), (2, 1)), dilation=(1, 2))
+    actual = kernels.conv2d(IMAGE, WINDOW, strides=[2, 1], padding=[[1, 0], [2, 1]], dilation=[1, 2])
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "size, window, stride, dilation, before, after",
+    # Worked out by hand from TensorFlow's rule: outputs = size / stride rounded up; an odd zero comes last.
+    [(5, 3, 1, 1, 1, 1), (5, 2, 1, 1, 0, 1), (6, 3, 2, 1, 0, 1), (7, 3, 2, 1, 1, 1), (7, 3, 1, 2, 2, 2)],
+)
+def test_same_padding_puts_the_odd_zero_at_the_end(size, window, stride, dilation, before, after):
+    rng = np.random.default_rng(5)
+    x, w = rng.uniform(-1, 1, (1, size, size, 2)), rng.uniform(-1, 1, (window, window, 2, 3))
+    options = {"strides": stride, "dilation": dilation}
+    same = kernels.conv2d(x, w, padding="same", **options)
+    assert same.shape[1:3] == (-(-size // stride),) * 2
+    np.testing.assert_array_equal(same, kernels.conv2d(x, w, padding=((before, after), (before, after)), **options))
+
+
+def test_an_output_is_never_the_input_of_another_call():
+    """Workspaces are kept between calls; results must not lie in them."""
+    x, w = ones(2, 20, 20, 8), ones(3, 3, 8, 40)
+    y, saved = kernels.conv2d_forward(x, w, padding="same")
+    gradients = kernels.conv2d_backward(y, saved)
+    kept = [array.copy() for array in (y, *gradients[:2])]
+    _, other = kernels.conv2d_forward(2 * x, 3 * w, padding="same")
+    kernels.conv2d_backward(5 * y, other)
+    for array, copy in zip((y, *gradients[:2]), kept):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):
+    monkeypatch.setattr("handloom.kernels.threads.THREADS_PAY", 0)
+    rng = np.random.default_rng(3)
+    x, w, b = (rng.uniform(-1, 1, shape).astype("float32") for shape in ((5, 23, 19, 33), (3, 3, 33, 70), (70,)))
+    results = []
+    before = numba.get_num_threads()
+    for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+        numba.set_num_threads(threads)
+        try:
+            y, saved = kernels.conv2d_forward(x, w, b, padding="same", strides=(1, 2), activation="sigmoid")
+            results.append([array.tobytes() for array in (y, *kernels.conv2d_backward(y, saved))])
+        finally:
+            numba.set_num_threads(before)
+    assert all(result == results[0] for result in results)
+
+
+TRAINING_STEP = """
+import numpy as np
+from handloom import kernels
+from handloom.kernels import simd
+from handloom.kernels.convolution.cpu import direct
+x, w, b = (np.ones(shape, "{dtype}") for shape in ((4, 12, 12, 32), (3, 3, 32, 64), 64))
+y, saved = kernels.conv2d_forward(x, w, b, padding="same", activation="tanh")
+kernels.conv2d_backward(y, saved)
+direct.multiply, direct.pack = direct.product(simd.TILE_COLUMNS)
+direct.correlate = direct.correlation(simd.TILE_ROWS, simd.TILE_COLUMNS)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_tiles_are_packed_multiply_adds_without_spills(dtype):
+    if not simd.HAS_FMA:
+        pytest.skip("this processor has no fused multiply-add")
+    found = assembly(TRAINING_STEP.format(dtype=dtype), "handloom.kernels.convolution.cpu.direct")
+    width, suffix = register(simd.VECTOR_BYTES), "ps" if dtype == "float32" else "pd"
+    multiply_adds = simd.TILE_ROWS * simd.TILE_COLUMNS
+    for kernel in ("multiply", "correlate"):
+        loops = innermost_loops(found[kernel])
+        hot = [loop for loop in loops if sum("vfmadd" in line for line in loop) >= multiply_adds]
+        assert hot, f"{kernel}: no loop with a full tile of multiply-adds"
+        for loop in hot:
+            fused = [line for line in loop if "vfmadd" in line]
+            assert len(fused) % multiply_adds == 0
+            assert all(suffix in line.split()[0] and width in line for line in fused)
+            spilled = [line for line in loop if width in line and "(%rsp" in line]
+            assert not spilled, f"{kernel}: accumulators go through the stack: {spilled}"
+            assert not [line for line in loop if line.startswith("call")]
+
+
+def test_float32_kernels_do_no_float64_arithmetic():
+    for name, text in assembly(
+        TRAINING_STEP.format(dtype="float32"),
+        "handloom.kernels.convolution.cpu.direct",
+        "handloom.kernels.convolution.cpu.rung",
+    ).items():
+        found = re.findall(r"\bv?(?:add|sub|mul|div|fmadd\d+)[sp]d\b", text)
+        assert not found, f"{name}: {sorted(set(found))}"
