@@ -109,20 +109,20 @@ def save(console: Console, task: Task, run: Run, folder: Path) -> None:
     """The first seed's model and curves."""
     model = folder / f"{task.name.lower()}.safetensors"
     run.model.save(model)
-    console.print(f"model   {model}")
+    console.print(f"model   {model}", soft_wrap=True)
     curves = folder / f"{task.name.lower()}-curves.png"
     try:
         run.history.plot(curves)
     except ModuleNotFoundError as error:
         console.print(f"no curves: {error}")
     else:
-        console.print(f"curves  {curves}")
+        console.print(f"curves  {curves}", soft_wrap=True)
 
 
 def results(runs: dict[str, list[Run]]) -> Table:
     seeds = len(next(iter(runs.values())))
-    table = Table(title=f"Test accuracy on handwritten digits, {seeds} seeds, batch {BATCH}")
-    for column in ("network", "parameters", "mean accuracy", "lowest", "highest", "seconds a run", "us a step"):
+    table = Table(title=f"Test accuracy on handwritten digits, {seeds} {'seed' if seeds == 1 else 'seeds'}")
+    for column in ("network", "parameters", "mean", "lowest", "highest", "seconds", "us a step"):
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, of_task in runs.items():
         accuracies = [run.accuracy for run in of_task]
@@ -162,7 +162,7 @@ def main(argv=None) -> dict[str, list[Run]]:
             console.print(f"test accuracy {run.accuracy:.2%} after {run.seconds:.1f} s")
         save(console, task, runs[task.name][0], options.out)
     console.print(results(runs))
-    console.print(f"Everything lies in {options.out.resolve()}")
+    console.print(f"Everything lies in {options.out.resolve()}", soft_wrap=True)
     return runs
 
 

@@ -22,7 +22,8 @@ def test_the_loss_falls(name, capsys):
     assert len(losses) >= 2
     quarter = max(1, len(losses) // 4)
     assert np.mean(losses[-quarter:]) < 0.9 * np.mean(losses[:quarter])
-    assert capsys.readouterr().err == ""
+    complaints = [line for line in capsys.readouterr().err.splitlines() if "compiling kernels" not in line]
+    assert not complaints
 
 
 @pytest.mark.parametrize("name", [*NAMES, "demo"])
@@ -43,8 +44,8 @@ def test_an_example_runs_as_a_file(tmp_path):
 def test_the_demo_leaves_models_and_curves(tmp_path, capsys):
     assert cli.main(["demo", "--smoke", "--out", str(tmp_path / "results")]) == 0
     out = capsys.readouterr().out
-    assert "mean accuracy" in out and "us a step" in out and "CNN" in out and "LSTM" in out
-    assert str(tmp_path / "results") in out.replace("\n", "")
+    assert all(word in out for word in ("Test accuracy", "mean", "seconds", "us a step", "CNN", "LSTM"))
+    assert f"Everything lies in {tmp_path / 'results'}\n" in out
     files = {path.name: path for path in (tmp_path / "results").iterdir()}
     assert sorted(files) == ["cnn-curves.png", "cnn.safetensors", "lstm-curves.png", "lstm.safetensors"]
     assert files["cnn-curves.png"].read_bytes().startswith(b"\x89PNG")

@@ -27,18 +27,29 @@ def test_a_whole_fit_gives_the_same_bits_on_any_number_of_threads(program, tmp_p
     code = (
         TRAIN
         + f"""
+class Region:
+    # In place of the lock that guards parallel regions: counts them.
+    entered = 0
+    def acquire(self, blocking):
+        self.entered += 1
+        return True
+    def release(self):
+        pass
+
+threads._region = region = Region()
 threads.THREADS_PAY = 0
 found = []
 for count in (1, 2, 3, 7, 7):
     numba.set_num_threads(count)
     found.append(train({program!r}))
+parallel = region.entered
 threads.THREADS_PAY = 10**18
 found.append(train({program!r}))
-print(len(found), len(set(found)))
+print(len(found), len(set(found)), parallel > 100, region.entered == parallel)
 """
     )
     out, _ = run(code, tmp_path, NUMBA_NUM_THREADS="8", HANDLOOM_CACHE_DIR=None)
-    assert out == "6 1\n"
+    assert out == "6 1 True True\n"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
