@@ -22,7 +22,7 @@ from .simd import (
 )
 from .vecmath import vexp
 
-BLOCK = 16
+BLOCK = 32
 
 
 def rows_of_a_chunk(width: int) -> int:

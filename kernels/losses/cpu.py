@@ -185,7 +185,7 @@ def softmax_loss(target, name):
             shift, factor = at(notes, row), at(notes, rows + row)
             for j in range(0, width, lanes(x)):
                 e = vexp(vload_part(x, row * width + j, width - j) - shift)
-                value = (e * factor - target(x, t, row, j, width)) * scale
+                value = fma(e, factor, -target(x, t, row, j, width)) * scale
                 vstore_part(dx, row * width + j, value, width - j)
 
     return forward, backward
