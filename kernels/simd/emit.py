@@ -1,0 +1,115 @@
+"""Helpers that write LLVM code; nothing here is called from a kernel."""
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from .kinds import Vec
+from .machine import FREE_MASKS, HAS_FMA
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def address(context, builder, array_type, array, index):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index], inbounds=True)
+
+
+def splat(builder, value, lanes):
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
+
+
+def widen(context, builder, vec, kinds, values):
+    """Vectors stay, numbers are cast to the vector's dtype and broadcast."""
+    return [
+        value if isinstance(kind, Vec) else splat(builder, context.cast(builder, value, kind, vec.dtype), vec.lanes)
+        for kind, value in zip(kinds, values)
+    ]
+
+
+def load(builder, pointer, vec):
+    loaded = builder.load(builder.bitcast(pointer, vec.as_pointer()))
+    loaded.align = bytes(vec)
+    return loaded
+
+
+def store(builder, value, pointer):
+    stored = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
+    stored.align = bytes(value.type)
+
+
+def bytes(vec):
+    """Bytes of one lane."""
+    if isinstance(vec.element, ir.IntType):
+        return vec.element.width // 8
+    return 8 if isinstance(vec.element, ir.DoubleType) else 4
+
+
+def suffix(vec):
+    """LLVM's name for a vector type in intrinsics, for example v16f32."""
+    return f"v{vec.count}{'i' if isinstance(vec.element, ir.IntType) else 'f'}{8 * bytes(vec)}"
+
+
+def call(builder, name, result, args):
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [arg.type for arg in args]), name)
+    return builder.call(function, args)
+
+
+def fma(builder, a, b, c):
+    if HAS_FMA:
+        return call(builder, f"llvm.fma.{suffix(a.type)}", a.type, [a, b, c])
+    # Without the instruction, llvm.fma would become a library call for every lane.
+    return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
+
+
+def first_lanes(builder, count, lanes):
+    """Mask of the lanes whose number is below `count`."""
+    # In 32 bits: sixteen 64-bit numbers would take two registers and two comparisons.
+    most = ir.Constant(I64, lanes)
+    count = builder.trunc(builder.select(builder.icmp_signed("<", count, most), count, most), I32)
+    numbers = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, splat(builder, count, lanes))
+
+
+def masked_load(builder, pointer, vec, mask):
+    pointer = builder.bitcast(pointer, vec.as_pointer())
+    align = ir.Constant(I32, bytes(vec))
+    name = f"llvm.masked.load.{suffix(vec)}.p0"
+    return call(builder, name, vec, [pointer, align, mask, ir.Constant(vec, None)])
+
+
+def masked_store(builder, value, pointer, mask):
+    pointer = builder.bitcast(pointer, value.type.as_pointer())
+    align = ir.Constant(I32, bytes(value.type))
+    call(builder, f"llvm.masked.store.{suffix(value.type)}.p0", ir.VoidType(), [value, pointer, align, mask])
+
+
+def load_part(builder, pointer, vec, count):
+    """The first `count` lanes, the others zero. Where masks cost something, whole vectors take a branch around them."""
+    if FREE_MASKS:
+        return masked_load(builder, pointer, vec, first_lanes(builder, count, vec.count))
+    is_whole = builder.icmp_signed(">=", count, ir.Constant(I64, vec.count))
+    with builder.if_else(is_whole) as (whole, part):
+        with whole:
+            all_lanes, after_whole = load(builder, pointer, vec), builder.block
+        with part:
+            some_lanes = masked_load(builder, pointer, vec, first_lanes(builder, count, vec.count))
+            after_part = builder.block
+    loaded = builder.phi(vec)
+    loaded.add_incoming(all_lanes, after_whole)
+    loaded.add_incoming(some_lanes, after_part)
+    return loaded
+
+
+def store_part(builder, value, pointer, count):
+    """Store the first `count` lanes, as `load_part` loads them."""
+    if FREE_MASKS:
+        masked_store(builder, value, pointer, first_lanes(builder, count, value.type.count))
+        return
+    is_whole = builder.icmp_signed(">=", count, ir.Constant(I64, value.type.count))
+    with builder.if_else(is_whole) as (whole, part):
+        with whole:
+            store(builder, value, pointer)
+        with part:
+            masked_store(builder, value, pointer, first_lanes(builder, count, value.type.count))

@@ -1,0 +1,211 @@
+"""Vectors and memory: load, store, broadcast, whole or in part, and views of memory."""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+from . import emit
+from .kinds import Vec, integer_of
+from .machine import VECTOR_BYTES
+
+
+def _array_at(context, builder, dtype, data, count):
+    """The type and value of a 1-D array of numbers that lie at `data`, whoever owns them."""
+    kind = types.Array(dtype, 1, "C")
+    element = context.get_data_type(dtype)
+    size = ir.Constant(emit.I64, dtype.bitwidth // 8)
+    array = context.make_array(kind)(context, builder)
+    data = builder.bitcast(data, element.as_pointer())
+    arrayobj.populate_array(array, data=data, shape=[count], strides=[size], itemsize=size, meminfo=None)
+    return array._getvalue()
+
+
+@intrinsic(prefer_literal=True)
+def stack_array(typingctx, dtype, count):
+    """A 1-D array on the stack, not filled: np.empty inside a kernel costs half a second to compile."""
+
+    def codegen(context, builder, sig, args):
+        memory = cgutils.alloca_once(builder, ir.ArrayType(context.get_data_type(dtype.dtype), count.literal_value))
+        memory.align = VECTOR_BYTES
+        return _array_at(context, builder, dtype.dtype, memory, ir.Constant(emit.I64, count.literal_value))
+
+    return types.Array(dtype.dtype, 1, "C")(dtype, count), codegen
+
+
+@intrinsic
+def viewed(typingctx, array, like):
+    """The same memory as an array of other numbers: of `like`'s dtype (an array) or of the dtype `like`."""
+
+    def codegen(context, builder, sig, args):
+        source = context.make_array(array)(context, builder, args[0])
+        old, new = array.dtype.bitwidth, like.dtype.bitwidth
+        count = builder.mul(builder.extract_value(source.shape, 0), ir.Constant(emit.I64, old))
+        count = builder.udiv(count, ir.Constant(emit.I64, new))
+        return _array_at(context, builder, like.dtype, source.data, count)
+
+    return types.Array(like.dtype, 1, "C")(array, like), codegen
+
+
+@intrinsic
+def lanes(typingctx, x):
+    """Lanes of a vector of x's dtype (x an array, a vector or a scalar); a constant of the compiled code."""
+    dtype = x if isinstance(x, types.Number) else x.dtype
+    count = VECTOR_BYTES * 8 // dtype.bitwidth
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(emit.I64, count)
+
+    return types.intp(x), codegen
+
+
+@intrinsic
+def vload(typingctx, array, index):
+    """The vector at array[index:index + lanes]."""
+    vec = Vec(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        return emit.load(builder, emit.address(context, builder, array, *args), context.get_value_type(vec))
+
+    return vec(array, types.intp), codegen
+
+
+@intrinsic
+def vload_part(typingctx, array, index, count):
+    """The first `count` lanes (all, where it is more) from array[index:], others zero; memory beyond is not touched."""
+    vec = Vec(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        pointer = emit.address(context, builder, array, *args[:2])
+        return emit.load_part(builder, pointer, context.get_value_type(vec), args[2])
+
+    return vec(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def vstore(typingctx, array, index, value):
+    """array[index:index + lanes] = value"""
+
+    def codegen(context, builder, sig, args):
+        emit.store(builder, args[2], emit.address(context, builder, array, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def vstore_part(typingctx, array, index, value, count):
+    """Store the first `count` lanes (all, where it is more); memory beyond is not touched."""
+
+    def codegen(context, builder, sig, args):
+        emit.store_part(builder, args[2], emit.address(context, builder, array, *args[:2]), args[3])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value, types.intp), codegen
+
+
+def _convert(builder, value, source, target):
+    """Lanes of another width: integers are cut or extended (with zeros where unsigned), floats rounded or widened."""
+    if source.bitwidth == target.bitwidth:
+        return value
+    vec = ir.VectorType(_lane_type(target), value.type.count)
+    if isinstance(source, types.Float):
+        return (builder.fpext if target.bitwidth > source.bitwidth else builder.fptrunc)(value, vec)
+    if target.bitwidth < source.bitwidth:
+        return builder.trunc(value, vec)
+    return (builder.sext if source.signed else builder.zext)(value, vec)
+
+
+def _lane_type(dtype):
+    if isinstance(dtype, types.Float):
+        return ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+    return ir.IntType(dtype.bitwidth)
+
+
+def _as_lanes_of(like, dtype):
+    """The vector with as many lanes as `like` that holds numbers of `dtype`: its integers, or its floats."""
+    return Vec(integer_of(like.dtype) if isinstance(dtype, types.Integer) else like.dtype)
+
+
+@intrinsic
+def vload_as(typingctx, like, array, index):
+    """As many numbers of the array as `like` has lanes, widened to lanes of that width (uint8 offsets, for example)."""
+    vec = _as_lanes_of(like, array.dtype)
+
+    def codegen(context, builder, sig, args):
+        narrow = ir.VectorType(_lane_type(array.dtype), vec.lanes)
+        loaded = emit.load(builder, emit.address(context, builder, array, *args[1:]), narrow)
+        return _convert(builder, loaded, array.dtype, vec.dtype)
+
+    return vec(like, array, types.intp), codegen
+
+
+@intrinsic
+def vload_as_part(typingctx, like, array, index, count):
+    """The first `count` lanes of `vload_as`, the others zero; memory beyond is not touched."""
+    vec = _as_lanes_of(like, array.dtype)
+
+    def codegen(context, builder, sig, args):
+        narrow = ir.VectorType(_lane_type(array.dtype), vec.lanes)
+        pointer = emit.address(context, builder, array, *args[1:3])
+        loaded = emit.load_part(builder, pointer, narrow, args[3])
+        return _convert(builder, loaded, array.dtype, vec.dtype)
+
+    return vec(like, array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def vstore_as(typingctx, array, index, value):
+    """Every lane, converted to the array's dtype: integers are cut to its width, floats rounded."""
+
+    def codegen(context, builder, sig, args):
+        converted = _convert(builder, args[2], value.dtype, array.dtype)
+        emit.store(builder, converted, emit.address(context, builder, array, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def vstore_as_part(typingctx, array, index, value, count):
+    """The first `count` lanes of `vstore_as`; memory beyond is not touched."""
+
+    def codegen(context, builder, sig, args):
+        converted = _convert(builder, args[2], value.dtype, array.dtype)
+        emit.store_part(builder, converted, emit.address(context, builder, array, *args[:2]), args[3])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value, types.intp), codegen
+
+
+@intrinsic
+def vsplat(typingctx, array, index):
+    """Every lane is array[index]."""
+    vec = Vec(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        return emit.splat(builder, builder.load(emit.address(context, builder, array, *args)), vec.lanes)
+
+    return vec(array, types.intp), codegen
+
+
+@intrinsic
+def vfill(typingctx, like, value):
+    """Every lane is `value`, in the dtype of `like` (an array or a vector)."""
+    vec = Vec(like.dtype)
+
+    def codegen(context, builder, sig, args):
+        return emit.splat(builder, context.cast(builder, args[1], value, vec.dtype), vec.lanes)
+
+    return vec(like, value), codegen
+
+
+@intrinsic
+def at(typingctx, array, index):
+    """array[index] as a scalar, without the wrap-around test of Python's indexing."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(emit.address(context, builder, array, *args))
+
+    return array.dtype(array, types.intp), codegen
