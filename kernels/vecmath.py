@@ -4,9 +4,9 @@
     exp_parts  normal_parts                            factors, for results that only their product may round to zero
 
 Library calls work on one number at a time; these are polynomials on whole registers, written once for float32 and
-float64 (only coefficients differ). Errors stay below 3 ulp, over the whole range: denormal results are
-denormal, not flushed to zero; Inf and NaN come out where mathematics has them. Processors without fused multiply-add
-lose about one ulp more.
+float64 (only coefficients differ). Errors stay below 3 ulp over the whole range: denormal results are denormal, not
+flushed to zero; Inf and NaN come out where mathematics has them. Processors without fused multiply-add get the same,
+but no help from `lost` (what rounding took from an argument of exp): 1 ulp of it each, times the argument.
 
 The recipe is always the same: reduce the argument to a small interval, evaluate a minimax polynomial there (found
 with the Remez algorithm), put the scale back. J.-M. Muller, "Elementary Functions", Birkhäuser (2016).

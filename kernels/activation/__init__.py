@@ -7,9 +7,9 @@
     softmax       e^x_j / sum over k of e^x_k          log_softmax   its logarithm
 
 For all of them: `x` is float32 or float64 of any shape and strides, the result C-contiguous and of its shape and dtype.
-Float32 results are within 4 ulp of the exact ones (softmax: of the row's rounding), also where they are denormal; at
--Inf and Inf they are the functions' limits, and NaN stays NaN. Empty arrays give empty arrays. `TypeError` for other
-dtypes, `ValueError` for a gradient of another shape.
+Elementwise results are within 4 ulp of the exact ones, also where they are denormal (on processors without fused
+multiply-add, gelu far below zero is not); at -Inf and Inf they are the functions' limits, and NaN stays NaN. Empty
+arrays give empty arrays. `TypeError` for other dtypes, `ValueError` for a gradient of another shape.
 """
 
 from typing import NamedTuple
