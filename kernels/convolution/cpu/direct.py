@@ -82,13 +82,14 @@ def product(columns):
                     tile_fill_rows(acc, bias, f0, valid)
                 if long:
                     tile_expect_at(acc, y, y0, places, p0)
-                first, end = 0, runs.size
+                first, end, begin, stop = 0, runs.size, 0, plan.length
                 if spans.size > 0:
-                    first, end = at(spans, 2 * p0), at(spans, 2 * p0 + 1)
-                w0 = at(table, panel + PACKED) + first * plan.length * columns * lanes(y)
+                    first, end = at(spans, 4 * p0), at(spans, 4 * p0 + 1)
+                    begin, stop = at(spans, 4 * p0 + 2), at(spans, 4 * p0 + 3)
                 for r in range(first, end):
                     start = x0 + at(runs, r)
-                    for l in range(plan.length):
+                    w0 = at(table, panel + PACKED) + (r * plan.length + begin) * columns * lanes(y)
+                    for l in range(begin, stop):
                         tile_outer_at(acc, x, start + l, pixels, p0, packed, w0)
                         w0 += columns * lanes(y)
                 if activation == RELU:

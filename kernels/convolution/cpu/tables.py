@@ -73,7 +73,7 @@ class Product(NamedTuple):
     places: np.ndarray
     runs: np.ndarray
     length: int
-    spans: np.ndarray  # for a tile from pixel p on: first and end of the runs that it needs; empty: all
+    spans: np.ndarray  # for a tile from pixel p on, first and end of the runs, and of each run; empty: all
     panels: np.ndarray  # PANEL numbers for each panel of filters
     shares: int  # the panels are cut into so many chunks, where there are few pixels
     x_image: int
@@ -164,10 +164,12 @@ def _products(g, itemsize, axes, x, y, across, deep):
     contiguous = g.groups == 1 and all(after[1] - tap[1] == 1 for tap, after in zip(wide.taps, wide.taps[1:]))
     starts = wide.taps[:1] if contiguous else wide.taps
     depth = x.channels // g.groups
-    pixels = (high.inputs[:, None] * x.width + wide.inputs) * x.channels
-    places = (high.outputs[:, None] * y.width + wide.outputs) * y.channels
     runs = [(h * x.width + w) * x.channels for _, h in high.taps for _, w in starts]
+    length = depth * (len(wide.taps) if contiguous else 1)
     taps = [(kh * g.KW + kw) * (g.C // g.groups) * g.F for kh, _ in high.taps for kw, _ in wide.taps]
+    order, limits = _order(*axes, len(starts), depth if contiguous else 0, length)
+    pixels = ((high.inputs[:, None] * x.width + wide.inputs) * x.channels).reshape(-1)[order]
+    places = ((high.outputs[:, None] * y.width + wide.outputs) * y.channels).reshape(-1)[order]
     grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, CHUNKS)
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
@@ -176,11 +178,41 @@ def _products(g, itemsize, axes, x, y, across, deep):
             shares = min(panels.size // PANEL, -(-CHUNKS // (2 * grid.sheets * grid.blocks)))
             product = Product(
                 _whole_sheet(pixels, x.size, grid), _whole_sheet(places, y.size, grid),
-                np.array(runs, np.int64), depth * (len(wide.taps) if contiguous else 1),
-                _spans(high, len(starts), wide.outputs.size, grid), panels, shares, x.size, y.size, *grid,
+                np.array(runs, np.int64), length, _spans(limits, grid), panels, shares, x.size, y.size, *grid,
             )  # fmt: skip
             found.append((columns, product, Packing(panels, np.array(taps, np.int64), depth, deep, across)))
     return found
+
+
+def _order(high, wide, runs_a_tap, run_step, length):
+    """The order in which pixels fill the tiles; for each: first and end of the runs, and of the numbers in a run.
+
+    Taps that meet padding alone need not be multiplied. Along the height they are whole runs. Along the width they are
+    the start or the end of every run, the same for one column of pixels: so those of the left border come first, row
+    after row, then all that have every tap, then those of the right border.
+    """
+    rows, columns = _inside(high) * runs_a_tap, _inside(wide) * run_step
+    if run_step == 0:
+        columns[:] = 0, length
+    order = np.lexsort((-columns[:, 1], -columns[:, 0]))
+    order = np.concatenate(
+        [
+            (np.arange(len(rows))[:, None] * len(columns) + order[same]).reshape(-1)
+            for same in np.split(np.arange(order.size), 1 + np.flatnonzero(np.diff(columns[order], axis=0).any(axis=1)))
+        ]
+    )
+    limits = np.concatenate([np.repeat(rows, len(columns), axis=0), np.tile(columns, (len(rows), 1))], axis=1)
+    return order, limits[order]
+
+
+def _inside(axis):
+    """For each output cell of an axis: first and end of the taps that meet no padding; the first after all, if none."""
+    cells = axis.inputs[:, None] + np.array([distance for _, distance in axis.taps], np.int64)
+    inside = (axis.inside.start <= cells) & (cells < axis.inside.stop)
+    count = len(axis.taps)
+    first = np.where(inside, np.arange(count), count).min(axis=1, initial=count)
+    end = np.where(inside, np.arange(count) + 1, 0).max(axis=1, initial=0)
+    return np.stack([first, end], axis=1)
 
 
 def _padded_input(g):
@@ -218,25 +250,16 @@ def _whole_sheet(offsets, image_size, grid):
     return np.pad(table, (0, max(1, TILE_ROWS - table.size)), mode="edge").astype(np.int64)
 
 
-def _spans(axis, runs_a_tap, width, grid):
-    """For a tile from pixel p on: first and end of the runs that meet a row inside, for any of its pixels.
-
-    Empty where all of them always do.
-    """
-    rows = axis.inputs[:, None] + np.array([distance for _, distance in axis.taps], np.int64)
-    inside = (axis.inside.start <= rows) & (rows < axis.inside.stop)
-    if inside.all():
+def _spans(limits, grid):
+    """The limits of a tile from pixel p on, so that they hold for each of its pixels; empty where all are the same."""
+    if (limits == limits[0]).all():
         return np.empty(0, np.int64)
-    numbers, count = np.arange(len(axis.taps)), len(axis.taps)
-    # A row that meets none has its first run after its end.
-    first = np.where(inside, numbers, count).min(axis=1, initial=count)
-    end = np.where(inside, numbers + 1, 0).max(axis=1, initial=0)
-    spans = []
-    for limits, extreme in ((first, np.min), (end, np.max)):
-        sheet = np.tile(np.repeat(limits * runs_a_tap, width), -(-grid.images // grid.sheets))
-        tiles = np.lib.stride_tricks.sliding_window_view(np.pad(sheet, (0, TILE_ROWS), mode="edge"), TILE_ROWS)
-        spans.append(extreme(tiles, axis=1))
-    return np.stack(spans, axis=1).reshape(-1).astype(np.int64)
+    sheet = np.tile(limits, (-(-grid.images // grid.sheets), 1))
+    tiles = np.lib.stride_tricks.sliding_window_view(
+        np.pad(sheet, ((0, TILE_ROWS), (0, 0)), mode="edge"), TILE_ROWS, axis=0
+    )
+    extremes = [(np.max if which % 2 else np.min)(tiles[:, which], axis=1) for which in range(4)]
+    return np.stack(extremes, axis=1).reshape(-1).astype(np.int64)
 
 
 # Numbers in all partial sums of dw together, at most.
