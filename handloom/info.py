@@ -49,7 +49,7 @@ def _cache_folders() -> Iterator[Path]:
     from .kernels.jit import cache_folder
 
     for folder in sorted(cache_folder().glob("*")):
-        if folder.is_dir() and re.fullmatch("[0-9a-f]{20}", folder.name):
+        if folder.is_dir() and re.fullmatch("[0-9a-f]{12}-[0-9a-f]{8}", folder.name):
             yield folder
 
 

@@ -61,22 +61,36 @@ def _imported_files(path: Path) -> list[Path]:
 
 
 @functools.cache
+def _source(path: Path) -> tuple[bytes, list[Path]]:
+    """A source file's digest and the files it imports, as they were when this process first looked."""
+    return hashlib.sha256(path.read_bytes()).digest(), _imported_files(path)
+
+
+@functools.cache
 def source_hash(*paths: str) -> str:
-    """Hash of source files, of every file of this package they import, of the versions and the processor."""
+    """Hash of source files and of every file of this package that they import.
+
+    Taken when a kernel is defined, not when it is compiled: an edit in between must not put old code under a new name.
+    """
     files, todo = set(), [Path(path) for path in paths]
     while todo:
         file = todo.pop()
         if file not in files:
             files.add(file)
-            todo += _imported_files(file)
+            todo += _source(file)[1]
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update("/".join(file.parts[-3:]).encode() + b"\0" + file.read_bytes())
+        digest.update("/".join(file.parts[-3:]).encode() + b"\0" + _source(file)[0])
+    return digest.hexdigest()[:12]
+
+
+@functools.cache
+def machine_hash() -> str:
+    """Hash of everything else that compiled code depends on: versions, the processor, Numba's settings."""
     versions = sys.version, numba.__version__, llvmlite.__version__, numpy.__version__
     codegen = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
     settings = numba.config.OPT, numba.config.BOUNDSCHECK, numba.config.DEBUGINFO_DEFAULT
-    digest.update(repr((versions, codegen, settings)).encode())
-    return digest.hexdigest()[:20]
+    return hashlib.sha256(repr((versions, codegen, settings)).encode()).hexdigest()[:8]
 
 
 def _say(text: str) -> None:
@@ -124,11 +138,12 @@ class KernelCache(caching._Cache):
 
     def __init__(self, sources, key):
         self.sources, self.key = sources, key
+        self._source_hash = source_hash(*sources)
         self._locks = {}
 
     @property
     def cache_path(self):
-        return str(cache_folder() / source_hash(*self.sources))
+        return str(cache_folder() / f"{self._source_hash}-{machine_hash()}")
 
     def enable(self):
         pass

@@ -58,7 +58,7 @@ def test_info_describes_the_machine(capsys, cache):
 
 
 def test_cache_shows_its_folder_and_empties_it(capsys, cache):
-    folder = cache / jit.source_hash(__file__)
+    folder = cache / f"{jit.source_hash(__file__)}-{jit.machine_hash()}"
     folder.mkdir(parents=True)
     (folder / "kernel.bin").write_bytes(bytes(1_500_000))
     (folder / "kernel.lock").touch()

@@ -3,6 +3,7 @@
 import ast
 import fcntl
 import gc
+import importlib.util
 import os
 from importlib import import_module
 from pathlib import Path
@@ -259,3 +260,19 @@ def test_no_two_kernels_share_a_key_and_none_depends_on_an_address():
     assert len(keys) > 10
     assert not [key for key in keys if " at 0x" in key[1]]
     assert len(set(keys)) == len(keys), sorted({key[1] for key in keys if keys.count(key) > 1})
+
+
+def test_sources_are_read_when_a_kernel_is_defined(tmp_path):
+    """An edit between the import and the first compilation must not put the old code under the new sources' name."""
+    file = tmp_path / "kernel_edited_meanwhile.py"
+    file.write_text("from handloom.kernels.jit import jit\n\n\n@jit\ndef double(x):\n    return 2 * x\n")
+    spec = importlib.util.spec_from_file_location("kernel_edited_meanwhile", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before = module.double._cache.cache_path
+    file.write_text(file.read_text().replace("2 * x", "3 * x"))
+    assert module.double._cache.cache_path == before
+    jit._source.cache_clear()
+    jit.source_hash.cache_clear()
+    spec.loader.exec_module(module)
+    assert module.double._cache.cache_path != before
