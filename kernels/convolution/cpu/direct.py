@@ -15,9 +15,6 @@ from ... import simd
 from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel
 from ...jit import jit
 from ...simd import (
-    TILE_ROWS as ROWS,
-)
-from ...simd import (
     at,
     lanes,
     tile_add,
@@ -34,6 +31,7 @@ from ...workspace import scratch
 from .rung import Rung, pad, pad_input
 from .tables import PANEL, correlations, data_products, forward_products, padding_of_dz
 
+ROWS = simd.TILE_ROWS
 X, PACKED, Y, COLUMNS, START = range(PANEL)
 # From so many products a number of y on, the memory of y has time to come to the cache meanwhile.
 LONG = 32
