@@ -82,9 +82,11 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
     -------
     y : (N, OH, OW, F), with OH = (H + top + bottom - (KH - 1) * DH - 1) // SH + 1, and OW alike.
 
-    Workspace: w once more, in panels; x once more where padding is not zero; index tables of one or a few images.
-    The gradients also need dy with zeros around it, and up to 2 MB (at most 16) of partial sums of dw.
-    The variant im2col needs KH * KW times the size of x.
+    Workspace: w once more, in panels; x once more where padding is not zero; index tables of one image, or of a few
+    small ones, kept for the 128 latest geometries. The gradient of x also needs dz with zeros around it; that of w
+    partial sums (16 dw at most, and no more than 524,288 numbers beside dw) and for each of about 32 chunks a panel
+    of dz. The variant im2col (and the gradient of an x of very few channels) needs KH * KW times the size of one
+    image, or 524,288 numbers where that is less.
 
     Raises
     ------
@@ -93,7 +95,8 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
 
     Saved for backward: x, w, and y where there is an activation.  Gradients, with dz = dy act'(z): dw is the
     correlation of x with dz, dx that of dz with the turned window (cells between the strides filled with zeros), db the
-    sum of dz over images and pixels.
+    sum of dz over images and pixels. NaN and Inf in w or dz may also reach cells of dx that lie near theirs along the
+    border of the image.
 
     >>> import numpy as np
     >>> from handloom import kernels

@@ -106,6 +106,19 @@ def test_an_output_is_never_the_input_of_another_call():
         np.testing.assert_array_equal(array, copy)
 
 
+def test_im2col_in_pieces_is_im2col(monkeypatch):
+    rng = np.random.default_rng(9)
+    x, w, b = rng.uniform(-1, 1, (5, 7, 8, 4)), rng.uniform(-1, 1, (3, 2, 2, 6)), rng.uniform(-1, 1, 6)
+    results = []
+    for numbers in (1 << 19, 3000, 1):  # all images in one matrix; four at a time; one at a time
+        monkeypatch.setattr("handloom.kernels.convolution.cpu.im2col.PATCHES", numbers)
+        y, saved = kernels.conv2d_forward(x, w, b, groups=2, padding="same", activation="tanh", variant="im2col")
+        results.append((y, *kernels.conv2d_backward(y, saved)))
+    for result in results[1:]:
+        for got, want in zip(result, results[0], strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+
+
 def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):
     monkeypatch.setattr("handloom.kernels.threads.THREADS_PAY", 0)
     rng = np.random.default_rng(3)
