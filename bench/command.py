@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             if options.only in (None, name):
                 for row in group(options.quick):
                     rows.append(row)
-                    console.print(_line(row), highlight=False)
+                    console.print(_line(row), highlight=False, soft_wrap=True)
     if options.json:
         _write_json(Path(options.json), description, rows)
         console.print(f"written to {options.json}")

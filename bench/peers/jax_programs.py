@@ -58,19 +58,22 @@ def _model(program):
     class Dense(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return nn.Dense(10)(nn.relu(nn.Dense(64)(x)))
+            x = nn.relu(nn.Dense(64)(x))
+            return nn.Dense(10)(x)
 
     class Cnn(nn.Module):
         @nn.compact
         def __call__(self, x):
             x = nn.relu(nn.Conv(32, (3, 3), padding="VALID")(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
-            return nn.Dense(10)(nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1))))
+            x = nn.relu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
+            return nn.Dense(10)(x)
 
     class Lstm(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return nn.Dense(10)(nn.RNN(nn.OptimizedLSTMCell(64))(x))
+            x = nn.RNN(nn.OptimizedLSTMCell(64))(x)
+            return nn.Dense(10)(x)
 
     return {"dense": Dense, "cnn": Cnn, "lstm": Lstm}[program]()
 
