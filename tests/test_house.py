@@ -12,7 +12,8 @@ FORBIDDEN = {"kernels": {"nn", "bench", "examples", "cli"}, "nn": {"bench", "exa
 BLAS_CALLS = {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "multi_dot"}
 ARRAY_PACKAGES = {"np", "numpy", "linalg"}
 
-FAMILIES = sorted(file.parent for file in (ROOT / "kernels").glob("*/__init__.py"))
+BUILDING_BLOCKS = {"simd"}  # folders below kernels/ that hold no operation
+FAMILIES = sorted(f.parent for f in (ROOT / "kernels").glob("*/__init__.py") if f.parent.name not in BUILDING_BLOCKS)
 KERNEL_FILES = sorted((ROOT / "kernels").rglob("*.py"))
 SOURCES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
 
