@@ -21,6 +21,7 @@ from ..simd import (
     lanes,
     select,
     tile_add,
+    tile_expect,
     tile_fill_rows,
     tile_outer,
     tile_outer_part,
@@ -43,9 +44,12 @@ CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
 ROWS, COLUMNS = simd.TILE_ROWS, simd.TILE_COLUMNS
 # Rows of the tile for what is left over.
 SHORT = max(2, ROWS * 2 // 7)
-# Bytes of one row of a K block: 512 float32. A panel of A (14 x 512) stays in the first-level cache while panels of B
-# stream past it from the second.
-BLOCK_BYTES = 2048
+# Bytes of one row of a K block: 2048 float32. Each further block reads and writes all of C once more, 2 % of the time of
+# a 2048^3 product. Long panels cost less, although only the second-level cache holds them: a tile needs no more than
+# 7 bytes a cycle.
+BLOCK_BYTES = 8192
+# Bytes of the panels of A that stay in the second-level cache while one of B is multiplied with all of them.
+GROUP_BYTES = 1 << 19
 # The rungs below the register tile: edge of a cache block, columns of a panel.
 BLOCK, WIDTH = 64, 32
 
@@ -204,6 +208,7 @@ def make_tile(rows):
         acc = tile_zeros(c, rows, COLUMNS)
         if bias.size > 0 and not keep:
             tile_fill_rows(acc, bias, j0, valid)
+        tile_expect(acc, c, c0, ldc)
         if not simd.FREE_MASKS and valid == COLUMNS * lanes(c):
             for k in range(depth):
                 tile_outer(acc, a, a0 + k * a_col, a_row, b, b0 + k * b_row)
@@ -239,14 +244,16 @@ tall_tile, short_tile, single_tile = make_tile(ROWS), make_tile(SHORT), make_til
 
 @jit(inner=True)
 def pack_block(chunk, a, a_row, a_col, m, a_panels, b, b_row, b_col, n, b_panels, k0, depth):
-    """Chunk by chunk: the panels of A's K block, then those of B's. One chunk is one panel."""
-    count = (m + ROWS - 1) // ROWS
-    if chunk < count:
-        source, panels, across, deep, width, size = a, a_panels, a_row, a_col, ROWS, m
+    """One chunk is one panel. Those of B are spread evenly among those of A: where a thread takes the first half of
+    the chunks, here and in `multiply_panels`, it has packed the half of B itself that it will read."""
+    width = COLUMNS * lanes(a)
+    count_a, count_b = (m + ROWS - 1) // ROWS, (n + width - 1) // width
+    before = chunk * count_b // (count_a + count_b)
+    if (chunk + 1) * count_b // (count_a + count_b) > before:
+        source, panels, across, deep, size, number = b, b_panels, b_col, b_row, n, before
     else:
-        source, panels, across, deep, width, size = b, b_panels, b_col, b_row, COLUMNS * lanes(a), n
-        chunk -= count
-    first = chunk * width
+        source, panels, across, deep, width, size, number = a, a_panels, a_row, a_col, ROWS, m, chunk - before
+    first = number * width
     pack_panel(source, first * across + k0 * deep, across, deep, size - first, depth, width, panels, first * depth)
 
 
@@ -274,7 +281,7 @@ _multiply_panels = threaded(multiply_panels)
 def _multiply(a, b, c, bias, activation, pack, multiply):
     """The packed product, one K block after another; `pack` and `multiply` say how the chunks are run.
 
-    Workspace: (M + N) * min(K, 512) numbers, in panels; half as many with float64.
+    Workspace: (M + N) * min(K, 2048) numbers, in panels; half as many with float64.
     """
     m, n = c.shape
     k = a.shape[1]
@@ -283,7 +290,8 @@ def _multiply(a, b, c, bias, activation, pack, multiply):
     blocks = max(1, -(-k * c.itemsize // BLOCK_BYTES))
     a_panels = scratch("gemm.a", panels_a * ROWS * (k // blocks + 1), c.dtype)
     b_panels = scratch("gemm.b", panels_b * width * (k // blocks + 1), c.dtype)
-    row_groups, column_groups = -(-panels_a // 8), min(panels_b, 8)
+    group = max(1, GROUP_BYTES // (ROWS * (k // blocks + 1) * c.itemsize))
+    row_groups, column_groups = -(-panels_a // group), min(panels_b, 8)
     a, a_row, a_col = operand(a)
     b, b_row, b_col = operand(b)
     flat = c.reshape(-1)

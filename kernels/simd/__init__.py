@@ -65,6 +65,7 @@ from .memory import (
 )
 from .tiles import (
     tile_add,
+    tile_expect,
     tile_expect_at,
     tile_fill_rows,
     tile_outer,
@@ -75,6 +76,7 @@ from .tiles import (
     tile_relu,
     tile_store,
     tile_store_at,
+    tile_stream_at,
     tile_zeros,
     transpose_block,
 )
@@ -105,6 +107,7 @@ __all__ = [
     "select",
     "stack_array",
     "tile_add",
+    "tile_expect",
     "tile_expect_at",
     "tile_fill_rows",
     "tile_outer",
@@ -115,6 +118,7 @@ __all__ = [
     "tile_relu",
     "tile_store",
     "tile_store_at",
+    "tile_stream_at",
     "tile_zeros",
     "to_float",
     "to_int",
