@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads for everyone")
     command.add_argument("--quick", action="store_true", help="one small case a group")
     command.add_argument("--json", metavar="FILE", help="also write the rows, the machine and the versions")
+    command.add_argument("--markdown", action="store_true", help="end with the rows as a Markdown table")
     return command
 
 
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
                 for row in group(options.quick):
                     rows.append(row)
                     console.print(_line(row), highlight=False, soft_wrap=True)
+    if options.markdown:
+        print("\n".join(_markdown(rows)))
     if options.json:
         _write_json(Path(options.json), description, rows)
         console.print(f"written to {options.json}")
@@ -58,6 +61,16 @@ def _line(row) -> str:
     speed = f"  {row.gflops:.0f} GFLOP/s" if row.gflops else ""
     ratio = f"  [bold]{row.ratio:.2f}[/bold] x best peer" if row.ratio else "  no peer installed"
     return f"{head} us: {figures}{speed}{ratio}"
+
+
+def _markdown(rows):
+    yield "| | case | µs | GFLOP/s | peers, µs | × best peer |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        (_, ours), *peers = row.microseconds.items()
+        others = ", ".join(f"{name} {us:,.0f}" for name, us in peers)
+        speed, ratio = (f"{value:.{digits}f}" if value else "" for value, digits in ((row.gflops, 0), (row.ratio, 2)))
+        yield f"| {row.group} | {row.case} | {ours:,.0f} | {speed} | {others} | {ratio} |"
 
 
 @contextlib.contextmanager

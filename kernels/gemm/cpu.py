@@ -44,8 +44,8 @@ CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
 ROWS, COLUMNS = simd.TILE_ROWS, simd.TILE_COLUMNS
 # Rows of the tile for what is left over.
 SHORT = max(2, ROWS * 2 // 7)
-# Bytes of one row of a K block: 2048 float32. Each further block reads and writes all of C once more, 2 % of the time of
-# a 2048^3 product. Long panels cost less, although only the second-level cache holds them: a tile needs no more than
+# Bytes of one row of a K block: 2048 float32. Each further block reads and writes all of C once more: 2 % of the time
+# of a 2048^3 product. Long panels cost less, although only the second-level cache holds them: a tile needs no more than
 # 7 bytes a cycle.
 BLOCK_BYTES = 8192
 # Bytes of the panels of A that stay in the second-level cache while one of B is multiplied with all of them.
