@@ -21,7 +21,6 @@ from ..simd import (
     lanes,
     select,
     tile_add,
-    tile_expect,
     tile_fill_rows,
     tile_outer,
     tile_outer_part,
@@ -49,7 +48,7 @@ SHORT = max(2, ROWS * 2 // 7)
 # 7 bytes a cycle.
 BLOCK_BYTES = 8192
 # Bytes of the panels of A that stay in the second-level cache while one of B is multiplied with all of them.
-GROUP_BYTES = 1 << 19
+GROUP_BYTES = 1 << 18
 # The rungs below the register tile: edge of a cache block, columns of a panel.
 BLOCK, WIDTH = 64, 32
 
@@ -208,7 +207,6 @@ def make_tile(rows):
         acc = tile_zeros(c, rows, COLUMNS)
         if bias.size > 0 and not keep:
             tile_fill_rows(acc, bias, j0, valid)
-        tile_expect(acc, c, c0, ldc)
         if not simd.FREE_MASKS and valid == COLUMNS * lanes(c):
             for k in range(depth):
                 tile_outer(acc, a, a0 + k * a_col, a_row, b, b0 + k * b_row)

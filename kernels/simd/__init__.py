@@ -49,6 +49,7 @@ from .kinds import Mask, Tile, Vec
 from .machine import FEATURES, FREE_MASKS, HAS_FMA, TILE_COLUMNS, TILE_ROWS, VECTOR_BYTES
 from .memory import (
     at,
+    expect,
     lanes,
     stack_array,
     vfill,
@@ -65,7 +66,6 @@ from .memory import (
 )
 from .tiles import (
     tile_add,
-    tile_expect,
     tile_expect_at,
     tile_fill_rows,
     tile_outer,
@@ -96,6 +96,7 @@ __all__ = [
     "bits_to_float",
     "constant",
     "even_lanes",
+    "expect",
     "first_lane",
     "first_lanes",
     "float_to_bits",
@@ -107,7 +108,6 @@ __all__ = [
     "select",
     "stack_array",
     "tile_add",
-    "tile_expect",
     "tile_expect_at",
     "tile_fill_rows",
     "tile_outer",

@@ -202,6 +202,20 @@ def vfill(typingctx, like, value):
 
 
 @intrinsic
+def expect(typingctx, array, index):
+    """Ask for the memory at array[index], which will be read soon; an address beyond the array does no harm."""
+
+    def codegen(context, builder, sig, args):
+        pointer = emit.address(context, builder, array, *args)
+        hints = [ir.Constant(emit.I32, hint) for hint in (0, 3, 1)]  # for reading, to be kept, data
+        byte = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        emit.call(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, *hints])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+@intrinsic
 def at(typingctx, array, index):
     """array[index] as a scalar, without the wrap-around test of Python's indexing."""
 

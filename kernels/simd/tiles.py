@@ -267,43 +267,21 @@ def tile_stream_at(typingctx, tile, c, c0, table, t0, rows):
     return types.void(tile, c, types.intp, table, types.intp, types.intp), codegen
 
 
-def _expect_rows(context, builder, sig, args, index_of):
-    """Prefetch every row of a tile's memory, for writing, into every level."""
-    tile, c = sig.args[:2]
-    for i in range(tile.rows):
-        index = index_of(i)
-        for j in range(tile.columns):
-            place = builder.add(index, ir.Constant(emit.I64, j * tile.vec.lanes))
-            pointer = builder.bitcast(emit.address(context, builder, c, args[1], place), ir.IntType(8).as_pointer())
-            hints = [ir.Constant(emit.I32, hint) for hint in (1, 3, 1)]  # for writing, to be kept, data
-            emit.call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
-
-
-@intrinsic
-def tile_expect(typingctx, tile, c, c0, stride):
-    """Ask for the memory that `tile_store` will write, so that it is in the cache when the tile is done."""
-
-    def codegen(context, builder, sig, args):
-        def index_of(i):
-            return builder.add(args[2], builder.mul(args[3], ir.Constant(emit.I64, i)))
-
-        _expect_rows(context, builder, sig, args, index_of)
-        return context.get_dummy_value()
-
-    return types.void(tile, c, types.intp, types.intp), codegen
-
-
 @intrinsic
 def tile_expect_at(typingctx, tile, c, c0, table, t0):
-    """Ask for the memory that `tile_store_at` will write."""
+    """Ask for the memory that `tile_store_at` will write, so that it is in the cache when the tile is done."""
 
     def codegen(context, builder, sig, args):
-        places = emit.address(context, builder, table, args[3], args[4])
-
-        def index_of(i):
-            return builder.add(args[2], builder.load(builder.gep(places, [ir.Constant(emit.I64, i)], inbounds=True)))
-
-        _expect_rows(context, builder, sig, args, index_of)
+        _, array, c0, table_value, t0 = args
+        places = emit.address(context, builder, table, table_value, t0)
+        for i in range(tile.rows):
+            index = builder.add(c0, builder.load(builder.gep(places, [ir.Constant(emit.I64, i)], inbounds=True)))
+            for j in range(tile.columns):
+                place = builder.add(index, ir.Constant(emit.I64, j * tile.vec.lanes))
+                pointer = builder.bitcast(emit.address(context, builder, c, array, place), ir.IntType(8).as_pointer())
+                # For writing, to be kept in every level, data.
+                hints = [ir.Constant(emit.I32, hint) for hint in (1, 3, 1)]
+                emit.call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
         return context.get_dummy_value()
 
     return types.void(tile, c, types.intp, table, types.intp), codegen

@@ -17,6 +17,7 @@ from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel
 from ...jit import jit
 from ...simd import (
     at,
+    expect,
     lanes,
     tile_add,
     tile_expect_at,
@@ -25,10 +26,11 @@ from ...simd import (
     tile_relu,
     tile_store,
     tile_store_at,
+    tile_stream_at,
     tile_zeros,
 )
 from ...threads import threaded
-from ...workspace import scratch
+from ...workspace import LINE, scratch
 from .im2col import conv2d_im2col
 from .rung import Rung, pad, pad_input
 from .tables import PANEL, correlations, data_products, forward_products, padding_of_dz
@@ -50,7 +52,7 @@ def product(columns):
     """The kernel of y = act(patches packed + bias), and the one that packs, for panels of `columns` vectors."""
 
     @jit(inner=True, name=f"{__name__}.multiply-{columns}")
-    def multiply(chunk, x, packed, bias, y, plan, activation):
+    def multiply(chunk, x, packed, bias, y, plan, activation, stream):
         """One chunk: one block of a sheet's tiles, for one share of the panels.
 
         Chunks that follow each other have their panels in common. A panel stays in the second-level cache while the
@@ -70,7 +72,7 @@ def product(columns):
         count = ((sheet + 1) * plan.images // plan.sheets - image) * plan.image_pixels
         tiles, rows = (count + ROWS - 1) // ROWS, min(ROWS, count)
         panels = table.size // PANEL
-        long = runs.size * plan.length >= LONG
+        long = runs.size * plan.length >= LONG and not stream
         for number in range(share * panels // plan.shares, (share + 1) * panels // plan.shares):
             panel = number * PANEL
             f0, valid = at(table, panel + Y), at(table, panel + COLUMNS)
@@ -86,15 +88,21 @@ def product(columns):
                 if spans.size > 0:
                     first, end = at(spans, 4 * p0), at(spans, 4 * p0 + 1)
                     begin, stop = at(spans, 4 * p0 + 2), at(spans, 4 * p0 + 3)
+                ahead = x0 + at(pixels, p0 + ROWS) + plan.lead
                 for r in range(first, end):
-                    start = x0 + at(runs, r)
+                    start = x0 + at(runs, r) + begin
                     w0 = at(table, panel + PACKED) + (r * plan.length + begin) * columns * lanes(y)
-                    for l in range(begin, stop):
+                    for l in range(stop - begin):
                         tile_outer_at(acc, x, start + l, pixels, p0, packed, w0)
                         w0 += columns * lanes(y)
+                        expect(x, ahead)
+                        ahead += plan.pace
                 if activation == RELU:
                     tile_relu(acc)
-                tile_store_at(acc, y, y0, places, p0, rows, valid)
+                if stream:
+                    tile_stream_at(acc, y, y0, places, p0, rows)
+                else:
+                    tile_store_at(acc, y, y0, places, p0, rows, valid)
                 if activation > RELU:
                     for i in range(rows):
                         activate(y, y0 + at(places, p0 + i), valid, activation)
@@ -125,7 +133,8 @@ def _multiply(run, products, x, w, bias, y, activation):
         packed = scratch("convolution.packed", size, w.dtype)
         run(pack, panels, 4 * size, w, packed, packing)
         work = 2 * plan.images * plan.image_pixels * size
-        run(multiply, plan.shares * plan.sheets * plan.blocks, work, x, packed, bias, y, plan, activation)
+        stream = plan.stream and activation <= RELU and y.ctypes.data % LINE == 0
+        run(multiply, plan.shares * plan.sheets * plan.blocks, work, x, packed, bias, y, plan, activation, stream)
 
 
 def _forward(run, x, w, b, y, g, activation):

@@ -29,6 +29,8 @@ SHEET = 128
 # Chunks to aim for, so that any number of threads gets about the same; and bytes that a chunk's inputs should stay
 # within, half of a second-level cache.
 CHUNKS, CACHE = 32, 1 << 19
+# Bytes of y that will have left the caches before anyone reads it.
+STREAM = 1 << 23
 
 
 # Of each panel: its group's place among x's channels, its own in packed, its place among y's channels, how many columns
@@ -76,6 +78,9 @@ class Product(NamedTuple):
     spans: np.ndarray  # for a tile from pixel p on, first and end of the runs, and of each run; empty: all
     panels: np.ndarray  # PANEL numbers for each panel of filters
     shares: int  # the panels are cut into so many chunks, where there are few pixels
+    stream: bool  # y is larger than the caches, made of whole vectors, and its sums are short
+    lead: int  # while a tile is computed, what is new of x for the next is fetched: from its first pixel + lead on,
+    pace: int  # so many numbers further for every product
     x_image: int
     y_image: int
     images: int
@@ -171,6 +176,8 @@ def _products(g, itemsize, axes, x, y, across, deep):
     pixels = ((high.inputs[:, None] * x.width + wide.inputs) * x.channels).reshape(-1)[order]
     places = ((high.outputs[:, None] * y.width + wide.outputs) * y.channels).reshape(-1)[order]
     grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, CHUNKS)
+    step = int(wide.inputs[1] - wide.inputs[0]) if wide.inputs.size > 1 else 1
+    pace = -(-TILE_ROWS * step * x.channels // max(1, len(taps) * depth))
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
         panels = _panels(g, x, y, columns, columns * VECTOR_BYTES // itemsize, len(taps) * depth, across)
@@ -178,7 +185,8 @@ def _products(g, itemsize, axes, x, y, across, deep):
             shares = min(panels.size // PANEL, -(-CHUNKS // (2 * grid.sheets * grid.blocks)))
             product = Product(
                 _whole_sheet(pixels, x.size, grid), _whole_sheet(places, y.size, grid),
-                np.array(runs, np.int64), length, _spans(limits, grid), panels, shares, x.size, y.size, *grid,
+                np.array(runs, np.int64), length, _spans(limits, grid), panels, shares,
+                _streams(g, y, len(taps) * depth, itemsize), runs[-1] if runs else 0, pace, x.size, y.size, *grid,
             )  # fmt: skip
             found.append((columns, product, Packing(panels, np.array(taps, np.int64), depth, deep, across)))
     return found
@@ -215,6 +223,12 @@ def _inside(axis):
     return np.stack([first, end], axis=1)
 
 
+def _streams(g, y, length, itemsize):
+    """Whether y is stored past the caches: longer sums leave time to store it the usual way."""
+    whole = y.channels // g.groups * itemsize % VECTOR_BYTES == 0
+    return whole and length <= 256 and g.N * y.size * itemsize >= STREAM
+
+
 def _padded_input(g):
     (top, bottom), (left, right) = g.padding
     return Side(g.H + top + bottom, g.W + left + right, g.C)
@@ -244,10 +258,10 @@ def _sheets(images, pixels, image_bytes, chunks):
 
 
 def _whole_sheet(offsets, image_size, grid):
-    """The offsets of one image's pixels for all images of a sheet, one more, and at least a tile's rows of them."""
+    """The offsets of one image's pixels for all images of a sheet; the last one again for a tile that starts beyond."""
     images = -(-grid.images // grid.sheets)
     table = (np.arange(images)[:, None] * image_size + offsets.reshape(-1)).reshape(-1)
-    return np.pad(table, (0, max(1, TILE_ROWS - table.size)), mode="edge").astype(np.int64)
+    return np.pad(table, (0, TILE_ROWS), mode="edge").astype(np.int64)
 
 
 def _spans(limits, grid):
