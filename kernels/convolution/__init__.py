@@ -133,7 +133,7 @@ def conv2d_backward(dy, saved, needs=None):
         dx = aligned(x.size, x.dtype).reshape(x.shape)
         rung.data_gradient(dz, np.ascontiguousarray(w), dx, geometry)
     if need_w:
-        dw = np.empty(w.shape, w.dtype)
+        dw = aligned(w.size, w.dtype).reshape(w.shape)
         rung.weight_gradient(np.ascontiguousarray(x), dz, dw, geometry)
     return dx, dw, db if need_b and has_bias else None
 

@@ -202,6 +202,20 @@ def vfill(typingctx, like, value):
 
 
 @intrinsic
+def rolled(typingctx):
+    """In the body of a loop: LLVM is not to unroll it. Two steps of a tile at once would not fit in the registers."""
+
+    def codegen(context, builder, sig, args):
+        void = ir.FunctionType(ir.VoidType(), [])
+        function = cgutils.get_or_insert_function(builder.module, void, "llvm.sideeffect")
+        # Code that is "convergent" may not be put under a new condition, such as that of the unrolled loop's remainder.
+        builder.call(function, [], attrs=("convergent",))
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def expect(typingctx, array, index):
     """Ask for the memory at array[index], which will be read soon; an address beyond the array does no harm."""
 

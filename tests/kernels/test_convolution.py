@@ -9,6 +9,7 @@ from assembly import assembly, innermost_loops, register
 
 from handloom import kernels
 from handloom.kernels import simd
+from handloom.kernels.convolution.cpu.tables import tile_height
 
 
 def ones(*shape, dtype="float32"):
@@ -139,12 +140,14 @@ TRAINING_STEP = """
 import numpy as np
 from handloom import kernels
 from handloom.kernels import simd
-from handloom.kernels.convolution.cpu import direct
-x, w, b = (np.ones(shape, "{dtype}") for shape in ((4, 12, 12, 32), (3, 3, 32, 64), 64))
-y, saved = kernels.conv2d_forward(x, w, b, padding="same", activation="tanh")
-kernels.conv2d_backward(y, saved)
+from handloom.kernels.convolution.cpu import direct, tables
+for channels in 1, 32:
+    x, w, b = (np.ones(shape, "{dtype}") for shape in ((4, 12, 12, channels), (3, 3, channels, 64), 64))
+    y, saved = kernels.conv2d_forward(x, w, b, padding="same", activation="tanh")
+    kernels.conv2d_backward(y, saved)
 direct.multiply, direct.pack = direct.product(simd.TILE_COLUMNS)
 direct.correlate = direct.correlation(simd.TILE_ROWS, simd.TILE_COLUMNS)
+direct.correlate_low = direct.correlation(tables.tile_height(9), simd.TILE_COLUMNS)
 """
 
 
@@ -154,14 +157,15 @@ def test_the_tiles_are_packed_multiply_adds_without_spills(dtype):
         pytest.skip("this processor has no fused multiply-add")
     found = assembly(TRAINING_STEP.format(dtype=dtype), "handloom.kernels.convolution.cpu.direct")
     width, suffix = register(simd.VECTOR_BYTES), "ps" if dtype == "float32" else "pd"
-    multiply_adds = simd.TILE_ROWS * simd.TILE_COLUMNS
-    for kernel in ("multiply", "correlate"):
+    heights = {"multiply": simd.TILE_ROWS, "correlate": simd.TILE_ROWS, "correlate_low": tile_height(9)}
+    for kernel, height in heights.items():
+        multiply_adds = height * simd.TILE_COLUMNS
         loops = innermost_loops(found[kernel])
         hot = [loop for loop in loops if sum("vfmadd" in line for line in loop) >= multiply_adds]
         assert hot, f"{kernel}: no loop with a full tile of multiply-adds"
         for loop in hot:
             fused = [line for line in loop if "vfmadd" in line]
-            assert len(fused) % multiply_adds == 0
+            assert len(fused) == multiply_adds
             assert all(suffix in line.split()[0] and width in line for line in fused)
             stored = [line for line in loop if line.endswith("(%rsp)") and not line.startswith("cmp")]
             assert not stored, f"{kernel}: sums or addresses go through the stack: {stored}"

@@ -19,6 +19,7 @@ from ...simd import (
     at,
     expect,
     lanes,
+    rolled,
     tile_add,
     tile_expect_at,
     tile_fill_rows,
@@ -192,6 +193,7 @@ def correlation(height, columns):
                 # at the start of each step and all of x's numbers with it, and have no registers left for the sums.
                 place = image * plan.x_image + at(table, panel + X) + at(pixels, p0)
                 for p in range(p0, p1):
+                    rolled()
                     tile_outer_at(acc, x, place, taps, k0, source, z0)
                     place += at(pixels, p + 1) - at(pixels, p)
                     z0 += step

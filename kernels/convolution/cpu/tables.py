@@ -295,7 +295,7 @@ def correlations(g, itemsize):
     grid = grid._replace(blocks=max(1, min(grid.blocks, g.N * pixels.size // (grid.sheets * SHEET))))
     parts = min(parts, grid.sheets * grid.blocks)
     block_pixels = -(-(-(-g.N // grid.sheets) * pixels.size) // grid.blocks)
-    height = _height(taps.size)
+    height = tile_height(taps.size)
     table = np.pad(taps, (0, -taps.size % height)).astype(np.int64)
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
@@ -309,7 +309,7 @@ def correlations(g, itemsize):
     return found
 
 
-def _height(taps):
+def tile_height(taps):
     """Taps of a tile: as many as registers allow, or of two lower heights the one that saves more than a sixteenth."""
     computed = {height: -(-taps // height) * height for height in HEIGHTS}
     best = min(HEIGHTS, key=computed.get)
