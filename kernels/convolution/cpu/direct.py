@@ -192,8 +192,11 @@ def correlation(height, columns):
                 # The pixel's place moves by differences: LLVM, which would see that it is pixels[p], would load it
                 # at the start of each step and all of x's numbers with it, and have no registers left for the sums.
                 place = image * plan.x_image + at(table, panel + X) + at(pixels, p0)
+                # While this tile is computed, x is fetched for the next.
+                ahead = at(taps, min(k0 + 2 * height, plan.depth) - 1)
                 for p in range(p0, p1):
                     rolled()
+                    expect(x, place + ahead)
                     tile_outer_at(acc, x, place, taps, k0, source, z0)
                     place += at(pixels, p + 1) - at(pixels, p)
                     z0 += step
