@@ -266,10 +266,17 @@ def multiply_panels(chunk, a_panels, b_panels, depth, c, m, n, row_groups, colum
         valid = min(width, n - j0)
         for i in range(row_group * rows // row_groups, (row_group + 1) * rows // row_groups):
             i0 = i * ROWS
-            tall_tile(
-                a_panels, i0 * depth, 1, ROWS, b_panels, j0 * depth, width, depth,
-                c, i0 * n + j0, n, min(ROWS, m - i0), valid, keep, bias, j0, activation,
-            )  # fmt: skip
+            height = min(ROWS, m - i0)
+            if height > SHORT:
+                tall_tile(
+                    a_panels, i0 * depth, 1, ROWS, b_panels, j0 * depth, width, depth,
+                    c, i0 * n + j0, n, height, valid, keep, bias, j0, activation,
+                )  # fmt: skip
+            else:  # the rest of a panel would be multiplied for nothing
+                short_tile(
+                    a_panels, i0 * depth, 1, ROWS, b_panels, j0 * depth, width, depth,
+                    c, i0 * n + j0, n, height, valid, keep, bias, j0, activation,
+                )  # fmt: skip
 
 
 _pack_block = threaded(pack_block)
