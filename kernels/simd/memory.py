@@ -27,7 +27,9 @@ def stack_array(typingctx, dtype, count):
     """A 1-D array on the stack, not filled: np.empty inside a kernel costs half a second to compile."""
 
     def codegen(context, builder, sig, args):
-        memory = cgutils.alloca_once(builder, ir.ArrayType(context.get_data_type(dtype.dtype), count.literal_value))
+        # Not cgutils.alloca_once, which stores zeros there: as one value, which takes LLVM minutes for a large array.
+        with builder.goto_entry_block():
+            memory = builder.alloca(ir.ArrayType(context.get_data_type(dtype.dtype), count.literal_value))
         memory.align = VECTOR_BYTES
         return _array_at(context, builder, dtype.dtype, memory, ir.Constant(emit.I64, count.literal_value))
 

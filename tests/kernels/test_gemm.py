@@ -54,7 +54,7 @@ import numpy as np
 from handloom import kernels
 kernels.matmul(np.ones((200, 200), "{dtype}"), np.ones((200, 200), "{dtype}"))
 """
-    tile = assembly(call, "handloom.kernels.gemm.cpu")["tall_tile"]
+    tile = assembly(call, "handloom.kernels.gemm.cpu.tile")["tall_tile"]
     width = register(simd.VECTOR_BYTES)
     suffix = "ps" if dtype == "float32" else "pd"
     multiply_adds = simd.TILE_ROWS * simd.TILE_COLUMNS
@@ -72,11 +72,13 @@ def test_float32_kernels_do_no_float64_arithmetic():
     call = """
 import numpy as np
 from handloom import kernels
-x, w, b = (np.ones(shape, "float32") for shape in ((200, 200), (200, 90), 90))
-y, saved = kernels.dense_forward(x, w, b, activation="tanh")
-kernels.dense_backward(y, saved)
-kernels.dense(x[:9], w)
+for rows, depth in ((200, 200), (32, 1200)):
+    x, w, b = (np.ones(shape, "float32") for shape in ((rows, depth), (depth, 190), 190))
+    y, saved = kernels.dense_forward(x, w, b, activation="tanh")
+    kernels.dense_backward(y, saved)
 """
-    for name, text in assembly(call, "handloom.kernels.gemm.cpu").items():
+    for name, text in assembly(
+        call, *(f"handloom.kernels.gemm.cpu.{file}" for file in ("tile", "product", "epilogue"))
+    ).items():
         found = re.findall(r"\bv?(?:add|sub|mul|div|fmadd\d+)[sp]d\b", text)
         assert not found, f"{name}: {sorted(set(found))}"

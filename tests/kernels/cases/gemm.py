@@ -37,6 +37,10 @@ CASES = [
     ),
     product("deep", (17, 1100), (1100, 35), 1100),
     product("large", (150, 90), (90, 200), 200),
+    product("two-blocks", (70, 1100), (1100, 45), 1100),
+    product("thin-and-deep", (64, 1100), (1100, 10), 1100),
+    product("few-rows-transposed-b", (32, 40), (150, 40), 150, transpose_b=True),
+    product("two-panels-transposed-b", (48, 20), (245, 20), 245, transpose_b=True),
     product("empty-sum", (3, 0), (0, 4), 1),
     product("empty-rows", (0, 3), (3, 4), 4),
     product("transposed-a", (9, 45), (9, 33), 45, transpose_a=True),
@@ -52,4 +56,5 @@ CASES = [
     dense("one-row", (1, 70), (70, 40), "relu"),
     dense("sequence", (3, 8, 20), (20, 10), "tanh"),
     dense("deep", (9, 1100), (1100, 35), "relu"),
+    dense("deep-sigmoid", (3, 2100), (2100, 35), "sigmoid"),
 ]

@@ -1,0 +1,34 @@
+"""Matrix products on a CPU, C[M, N] = A[M, K] B[K, N], from the textbook to the register file.
+
+    naive     three loops                                                                                   naive.py
+    blocked   the loops cut into blocks that stay in the caches, the innermost one running along rows       naive.py
+    packed    the blocks copied into panels first, in exactly the order in which they will be read          naive.py
+    simd      a register tile of vectors on packed panels: a broadcast and two loads feed 28 multiply-adds  product.py
+    threaded  the same over several threads, and small or thin products without packing                     product.py
+
+Every launcher is called as gemm_x(a, b, c, bias=None, activation=None): `a` and `b` 2-D with any strides, `c` 2-D and
+C-contiguous. In the kernels, element (i, k) of A is a[i * a_row + k * a_col] of a flat array, so that a transposed
+operand is the same array with its strides swapped. The order of the terms of each sum depends on M, N and K alone.
+"""
+
+from .epilogue import NO_BIAS, add_bias_and_activate, add_rows, dense_epilogue_backward
+from .naive import gemm_blocked, gemm_naive, gemm_packed
+from .product import gemm_simd, gemm_threaded
+from .tile import CODES, NONE, RELU, activate, pack_panel
+
+__all__ = [
+    "CODES",
+    "NONE",
+    "NO_BIAS",
+    "RELU",
+    "activate",
+    "add_bias_and_activate",
+    "add_rows",
+    "dense_epilogue_backward",
+    "gemm_blocked",
+    "gemm_naive",
+    "gemm_packed",
+    "gemm_simd",
+    "gemm_threaded",
+    "pack_panel",
+]

@@ -1,0 +1,113 @@
+"""Bias and activation outside the tile, and their gradients."""
+
+import numpy as np
+
+from ...jit import jit
+from ...simd import fma, lanes, select, vload_part, vstore_part
+from ...threads import threaded
+from ...workspace import scratch
+from .tile import CODES, NONE, RELU, SIGMOID, activate
+
+NO_BIAS = {np.dtype(dtype): np.empty(0, dtype) for dtype in (np.float32, np.float64)}
+
+
+@jit
+def add_bias_and_activate(c, m, n, bias, activation):
+    step = lanes(c)
+    for i in range(m):
+        for j in range(0, n, step):
+            z = vload_part(c, i * n + j, n - j)
+            if bias.size > 0:
+                z = z + vload_part(bias, j, n - j)
+            if activation == RELU:
+                z = select(z < 0.0, 0.0, z)
+            vstore_part(c, i * n + j, z, n - j)
+        if activation > RELU:
+            activate(c, i * n, n, activation)
+
+
+def finish(c, bias, activation):
+    if bias is not None or activation is not None:
+        add_bias_and_activate(c.reshape(-1), *c.shape, NO_BIAS[c.dtype] if bias is None else bias, CODES[activation])
+
+
+@jit(inner=True)
+def epilogue_backward(chunk, dy, y, dz, partial, m, n, rows, activation):
+    """One chunk: `rows` rows of dz = dy f'(z), f' taken from y, and their sum in partial[chunk]."""
+    step = lanes(dy)
+    end = min(m, (chunk + 1) * rows)
+    for j in range(0, n, step):
+        count = n - j
+        total = vload_part(partial, 0, 0)
+        for i in range(chunk * rows, end):
+            g = vload_part(dy, i * n + j, count)
+            if activation != NONE:
+                out = vload_part(y, i * n + j, count)
+                if activation == RELU:
+                    g = select(out == 0.0, 0.0, g)
+                elif activation == SIGMOID:
+                    g = g * (out * (1.0 - out))
+                else:
+                    g = g * fma(-out, out, 1.0)
+                vstore_part(dz, i * n + j, g, count)
+            total = total + g
+        vstore_part(partial, chunk * n + j, total, count)
+
+
+@jit
+def add_rows(partial, chunks, n, total):
+    """total[j] = partial[0, j] + partial[1, j] + ..., in this order."""
+    step = lanes(total)
+    for j in range(0, n, step):
+        value = vload_part(partial, j, n - j)
+        for chunk in range(1, chunks):
+            value = value + vload_part(partial, chunk * n + j, n - j)
+        vstore_part(total, j, value, n - j)
+
+
+@jit(inner=True)
+def add_part(row, parts, count, m, n, c, bias, activation):
+    """One chunk: one row of c = f(parts[0] + parts[1] + ... + bias), in this order; `count` copies of (M, N)."""
+    step = lanes(c)
+    for j in range(0, n, step):
+        z = vload_part(parts, row * n + j, n - j)
+        for part in range(1, count):
+            z = z + vload_part(parts, (part * m + row) * n + j, n - j)
+        if bias.size > 0:
+            z = z + vload_part(bias, j, n - j)
+        if activation == RELU:
+            z = select(z < 0.0, 0.0, z)
+        vstore_part(c, row * n + j, z, n - j)
+    if activation > RELU:
+        activate(c, row * n, n, activation)
+
+
+_add_part = threaded(add_part)
+
+
+def add_parts(parts, count, m, n, c, bias, activation):
+    """c = f(sum of the parts + bias)."""
+    _add_part(m, count * m * n, parts, count, m, n, c, bias, activation)
+
+
+_epilogue_backward = threaded(epilogue_backward)
+
+
+def dense_epilogue_backward(dy, y, activation):
+    """(dz, db) for y = f(z + b): dz = dy f'(z), and db, the sum of dz's rows; dy and y are (M, N).
+
+    With no activation dz is dy itself. Rows are cut into at most 16 chunks by their number alone, and the chunks'
+    sums are added in order. Workspace: one row a chunk.
+    """
+    m, n = dy.shape
+    dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
+    rows = max(64, -(-m // 16))
+    chunks = max(1, -(-m // rows))
+    dz = dy if activation is None else np.empty_like(dy)
+    db = np.empty(n, dy.dtype)
+    partial = db if chunks == 1 else scratch("gemm.partial", chunks * n, dy.dtype)
+    flat = dy.reshape(-1)
+    _epilogue_backward(chunks, 4 * m * n, flat, y.reshape(-1), dz.reshape(-1), partial, m, n, rows, CODES[activation])
+    if chunks > 1:
+        add_rows(partial, chunks, n, db)
+    return dz, db

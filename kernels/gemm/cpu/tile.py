@@ -1,0 +1,131 @@
+"""The register tile, the panels that feed it, and how an operand is described to it."""
+
+import numpy as np
+
+from ... import simd
+from ...jit import jit
+from ...simd import (
+    at,
+    expect,
+    lanes,
+    tile_add,
+    tile_fill_rows,
+    tile_outer,
+    tile_outer_part,
+    tile_relu,
+    tile_store,
+    tile_zeros,
+    transpose_block,
+    vload,
+    vload_part,
+    vstore,
+    vstore_part,
+)
+from ...vecmath import vsigmoid, vtanh
+
+NONE, RELU, SIGMOID, TANH = range(4)
+CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
+
+ROWS, COLUMNS = simd.TILE_ROWS, simd.TILE_COLUMNS
+# Rows of the tile for what is left over.
+SHORT = max(2, ROWS * 2 // 7)
+
+
+def operand(x):
+    """(flat array, stride of rows, stride of columns) of a 2-D array; copied if neither orientation is contiguous."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1), x.shape[1], 1
+    if x.flags.f_contiguous:
+        return x.T.reshape(-1), 1, x.shape[0]
+    return np.ascontiguousarray(x).reshape(-1), x.shape[1], 1
+
+
+@jit(inner=True)
+def pack_panel(source, start, across, deep, available, depth, width, panel, p0):
+    """panel[p0 + k * width + i] = source[start + i * across + k * deep]: `width` rows (or columns), turned k-major.
+
+            source                      panel
+        i0  k0 k1 k2 ..                 i0 i1 .. i13   at k0
+        i1  k0 k1 k2 ..       ->        i0 i1 .. i13   at k1
+        ..                              ..
+
+    The product then reads both operands strictly forward, without holes: no cache line is fetched for a few of its
+    numbers, and rows a power of two apart do not fall into the same set of the cache. Of `width` rows only
+    `available` exist; the rest of the panel is undefined (those rows of C are never stored).
+    """
+    step = lanes(source)
+    rows = min(width, available)
+    if deep == 1 and depth >= step:
+        for i in range(0, rows, step):
+            for k in range(0, depth, step):
+                k = min(k, depth - step)
+                first = start + i * across + k
+                transpose_block(source, first, across, rows - i, panel, p0 + k * width + i, width, width - i)
+    elif across == 1:
+        for k in range(depth):
+            for i in range(0, rows, step):
+                if i + step <= rows:
+                    vstore(panel, p0 + k * width + i, vload(source, start + k * deep + i))
+                else:
+                    rest = vload_part(source, start + k * deep + i, rows - i)
+                    vstore_part(panel, p0 + k * width + i, rest, width - i)
+    else:
+        for k in range(depth):
+            for i in range(rows):
+                panel[p0 + k * width + i] = at(source, start + i * across + k * deep)
+
+
+def make_tile(rows):
+    """The micro-kernel: rows x (COLUMNS vectors) of C stay in registers while k runs.
+
+        per k:  b0 b1   two vectors of B                    a[0]  -> broadcast -> acc[0,0] += a b0, acc[0,1] += a b1
+                acc     rows x 2 accumulators               a[1]  -> broadcast -> acc[1,0] += a b0, ...
+
+    With 14 rows, 28 of 32 registers accumulate: 28 multiply-adds a step need only two loads and 14 broadcasts, and
+    enough of them are independent to hide the latency of each (4 cycles, two a cycle).
+
+    A's element (i, k) is a[a0 + i * a_row + k * a_col], B's row k starts at b[b0 + k * b_row], C's row i at
+    c[c0 + i * ldc]. `valid` columns of C exist. `keep`: add to what C holds (a later K block). `bias` (empty: none) is
+    where the accumulators start. The activation is applied before the tile leaves for memory, or while it is in L1.
+    """
+
+    @jit(inner=True, name=f"{__name__}.tile-{rows}")
+    def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
+        acc = tile_zeros(c, rows, COLUMNS)
+        if bias.size > 0 and not keep:
+            tile_fill_rows(acc, bias, j0, valid)
+        if keep:
+            for i in range(rows):
+                expect(c, c0 + i * ldc)
+                expect(c, c0 + i * ldc + lanes(c))
+        if not simd.FREE_MASKS and valid == COLUMNS * lanes(c):
+            for k in range(depth):
+                tile_outer(acc, a, a0 + k * a_col, a_row, b, b0 + k * b_row)
+        else:
+            for k in range(depth):
+                tile_outer_part(acc, a, a0 + k * a_col, a_row, b, b0 + k * b_row, valid)
+        if keep:
+            tile_add(acc, c, c0, ldc, height, valid)
+        if activation == RELU:
+            tile_relu(acc)
+        tile_store(acc, c, c0, ldc, height, valid)
+        if activation > RELU:
+            for i in range(height):
+                activate(c, c0 + i * ldc, valid, activation)
+
+    return tile
+
+
+@jit(inner=True)
+def activate(c, start, count, activation):
+    """c[start:start + count] = f(c[start:start + count]) for the activations that need an exponential."""
+    step = lanes(c)
+    for j in range(0, count, step):
+        z = vload_part(c, start + j, count - j)
+        if activation == SIGMOID:
+            vstore_part(c, start + j, vsigmoid(z), count - j)
+        else:
+            vstore_part(c, start + j, vtanh(z), count - j)
+
+
+tall_tile, short_tile, single_tile = make_tile(ROWS), make_tile(SHORT), make_tile(1)
