@@ -5,6 +5,7 @@ after it (with our trained weights copied over) every peer must predict what we 
 """
 
 import importlib.util
+import sys
 
 import numpy as np
 
@@ -48,11 +49,15 @@ def data(program: str, steps: int):
 
 
 def peers(program: str, weights, batches) -> dict:
+    """The peers that are installed; one that lacks a part (JAX its flax, Keras its backend) is left out, aloud."""
     found = {}
     for package, module, name in PEERS:
         if importlib.util.find_spec(package) is not None:
             made = getattr(importlib.import_module(f"{__package__}.peers.{module}"), name)
-            found[package] = made(program, weights, batches)
+            try:
+                found[package] = made(program, weights, batches)
+            except ModuleNotFoundError as error:
+                print(f"{package} is left out: {error}", file=sys.stderr)
     return found
 
 

@@ -147,7 +147,11 @@ def main(argv=None) -> dict[str, list[Run]]:
     options = parser.parse_args(argv)
     if options.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        Sequential(device=options.device)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
     console = Console(highlight=False)
     seeds = 1 if options.smoke else options.seeds

@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     add("demo", _demo, "train a CNN and an LSTM on handwritten digits", add_help=False)
     add("bench", _bench, "measure kernels and training steps on this machine", add_help=False)
     add("info", _info, "show the processor, threads, cache of compiled kernels and GPU")
-    add("warmup", _warmup, "compile what the common layers need, so that the first training starts at once")
+    add("warmup", _warmup, "compile what the networks of the demo and the benchmarks need")
     cache = add("cache", _cache, "print the folder of compiled kernels, or empty it")
     cache.add_argument("action", choices=("path", "clear"), nargs="?", default="path")
     return command
@@ -74,14 +74,19 @@ def _info(options) -> None:
 
 def _warmup(options) -> None:
     from .bench import programs
+    from .examples import demo
 
-    for name in ("dense", "cnn", "lstm"):
+    def warm(name, model, data):
         start = time.perf_counter()
-        x, y = programs.data(name, steps=2)
-        model = programs.build(name)
+        x, y = data
         model.fit(x, y, epochs=1, batch_size=programs.BATCH, validation_split=0.5, verbose=0)
         model.predict(x, verbose=0)
-        print(f"{name:<6}{time.perf_counter() - start:6.1f} s", flush=True)
+        print(f"{name:<10}{time.perf_counter() - start:6.1f} s", flush=True)
+
+    for name in ("dense", "cnn", "lstm"):
+        warm(name, programs.build(name), programs.data(name, steps=2))
+    for task in demo.TASKS:
+        warm(f"demo {task.name}", task.build("cpu"), demo.load(task, samples=64)[0])
 
 
 def _cache(options) -> None:

@@ -77,7 +77,7 @@ class Tensor:
 
     `data` is the array itself (NumPy on the CPU), `grad` the array that `backward()` left here (None before), and
     gradients add up until `zero_grad()`. Arithmetic (`+ - * / ** @`), `sum`, `mean`, `reshape`, `transpose` and
-    slices work as on arrays and are differentiable.
+    slices work as on arrays and are differentiable; comparisons work and give plain arrays.
 
     >>> from handloom.nn import Tensor
     >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -137,8 +137,15 @@ class Tensor:
     def __float__(self):
         return float(self.data)
 
+    def __int__(self):
+        return int(self.data)
+
     def __bool__(self):
         return bool(self.data)
+
+    def __format__(self, spec):
+        """`f"{loss:.4f}"` for a tensor with one value; without a format, as `str`."""
+        return format(self.data.item(), spec) if spec else str(self)
 
     def numpy(self):
         """The data as a NumPy array; not a copy where it already is one."""
@@ -181,6 +188,28 @@ class Tensor:
             self.grad = grad if self.grad is None else added(self.grad, grad)
         else:
             _walk(self._node, self._index, grad)
+
+    # Comparisons give arrays of booleans: they have no gradient.
+
+    def __lt__(self, other):
+        return self.data < _data_of(other)
+
+    def __le__(self, other):
+        return self.data <= _data_of(other)
+
+    def __gt__(self, other):
+        return self.data > _data_of(other)
+
+    def __ge__(self, other):
+        return self.data >= _data_of(other)
+
+    def __eq__(self, other):
+        return self.data == _data_of(other)
+
+    def __ne__(self, other):
+        return self.data != _data_of(other)
+
+    __hash__ = object.__hash__  # by identity, so that tensors can be keys
 
     # Arithmetic: the pairs of forward and backward are in functions.py.
 
@@ -241,6 +270,10 @@ class Tensor:
 
     def astype(self, dtype):
         return functions.cast(self, dtype)
+
+
+def _data_of(x):
+    return x.data if isinstance(x, Tensor) else x
 
 
 class Parameter(Tensor):

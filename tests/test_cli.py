@@ -90,5 +90,14 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
     """Through the command, into the cache that the other tests use."""
     warmup = "import sys\nfrom handloom.cli import main\nsys.exit(main(['warmup']))"
     out, _ = run(warmup, tmp_path, HANDLOOM_CACHE_DIR=None)
-    assert [line.split()[0] for line in out.splitlines()] == ["dense", "cnn", "lstm"]
-    assert run(warmup, tmp_path, HANDLOOM_CACHE_DIR=None)[1] == ""
+    assert [line.rsplit(maxsplit=2)[0] for line in out.splitlines()] == [
+        "dense",
+        "cnn",
+        "lstm",
+        "demo CNN",
+        "demo LSTM",
+    ]
+    again = (
+        "from handloom.examples import demo\ndemo.main(['--smoke'])\nfrom handloom.cli import main\nmain(['warmup'])"
+    )
+    assert run(again, tmp_path, HANDLOOM_CACHE_DIR=None)[1] == ""

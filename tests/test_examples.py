@@ -26,11 +26,24 @@ def test_the_loss_falls(name, capsys):
     assert not complaints
 
 
-@pytest.mark.parametrize("name", [*NAMES, "demo"])
-def test_a_gpu_is_refused_with_a_reason(name, tmp_path):
-    options = ["--out", str(tmp_path)] if name == "demo" else []
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gpu_is_refused_with_a_reason(name):
     with pytest.raises(ValueError, match="kernels for the CPU alone"):
-        import_module(f"handloom.examples.{name}").main(["--smoke", "--device", "cuda", *options])
+        import_module(f"handloom.examples.{name}").main(["--smoke", "--device", "cuda"])
+
+
+def test_the_demo_refuses_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for options, complaint in (
+        (["--device", "cuda", "--out", str(tmp_path / "new")], "kernels for the CPU alone"),
+        (["--device", "gpu", "--out", str(tmp_path / "new")], "device"),
+        (["--out", str(tmp_path / "file")], "File exists"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["demo", "--smoke", *options])
+        assert end.value.code == 2
+        assert complaint in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 def test_an_example_runs_as_a_file(tmp_path):

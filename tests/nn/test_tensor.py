@@ -182,6 +182,33 @@ class TestTensor:
         assert isinstance(x.grad, np.ndarray)
         assert x.grad == 7
 
+    def test_comparisons_give_arrays(self):
+        x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+        other = Tensor([3.0, 2.0, 1.0])
+        for found, expected in (
+            (x < 2, [True, False, False]),
+            (x <= other, [True, True, False]),
+            (x > np.float64(1), [False, True, True]),
+            (np.full(3, 2.0) > x, [True, False, False]),
+            (x >= other, [False, True, True]),
+            (x == 2.0, [False, True, False]),
+            (x != other, [True, False, True]),
+        ):
+            assert type(found) is np.ndarray
+            assert found.tolist() == expected
+        assert {x: "a key"}[x] == "a key"
+        (x * (x > 1)).sum().backward()
+        assert x.grad.tolist() == [0, 1, 1]
+
+    def test_control_flow_and_texts(self):
+        loss = Tensor(np.float32(0.125), requires_grad=True) * 1
+        assert "positive" if loss.mean() > 0 else None
+        assert f"{loss:.4f} {Tensor(3):d}" == "0.1250 3"
+        assert f"{loss}" == str(loss)
+        assert int(Tensor(3.7)) == 3
+        with pytest.raises(ValueError, match="size"):
+            f"{Tensor([1.0, 2.0]):.2f}"
+
     def test_detach(self):
         x = Tensor([1.0], requires_grad=True)
         y = (x * 2).detach()
