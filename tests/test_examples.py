@@ -66,6 +66,15 @@ def test_the_demo_leaves_models_and_curves(tmp_path, capsys):
     assert load_model(files["lstm.safetensors"]).predict(np.zeros((2, 5, 8)), verbose=0).shape == (2, 10)
 
 
+def test_the_demo_reaches_its_accuracies(tmp_path):
+    """In full: three seeds of both networks take seconds."""
+    from handloom.examples import demo
+
+    runs = demo.main(["--out", str(tmp_path)])
+    means = {name: np.mean([run.accuracy for run in of_task]) for name, of_task in runs.items()}
+    assert means["CNN"] >= 0.96 and means["LSTM"] >= 0.94, means
+
+
 def test_the_demo_does_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
