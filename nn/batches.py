@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Number
 
 import numpy as np
 
@@ -12,12 +13,15 @@ from .tensor import Tensor
 class Batches:
     """The batches of `x` and `y` as pairs: slices in order (`y` may be None), or gathered by a permutation `order`.
 
-    Gathered batches lie in buffers that are used again for the next batch, so an epoch allocates nothing.
+    Gathered batches lie in buffers that are used again for the next batch, so an epoch allocates nothing. For error
+    texts, `operation` says what they are for, and `first` which of the user's samples comes first here.
     """
 
-    def __init__(self, x, y, batch_size):
+    def __init__(self, operation, x, y, batch_size, first=0):
+        self.operation = operation
         self.x, self.y = x, y
         self.batch_size = min(batch_size, len(x))
+        self.first = first
         self.order = None
         self._buffers = None
 
@@ -43,19 +47,31 @@ class Batches:
     def sample(self, batch, row):
         """Which sample is row `row` of batch `batch`."""
         position = batch * self.batch_size + row
-        return int(position if self.order is None else self.order[position])
+        return self.first + int(position if self.order is None else self.order[position])
 
-    def explain_nan(self, batch, epoch, x, y):
-        """The error text for a loss that is NaN: where the NaN came from, as far as that can be seen."""
-        text = f"fit: the loss is NaN in batch {batch + 1} of {len(self)}, epoch {epoch + 1}: "
-        for name, array in (("x", x), ("y", y)):
-            rows = (array != array).reshape(len(array), -1).any(axis=1).nonzero()[0]
-            if len(rows):
-                return (
-                    f"{text}{name}[{self.sample(batch, int(rows[0]))}] has NaN, and {len(rows)} of the batch's "
-                    f"{len(array)} samples do: remove or replace them"
-                )
-        return f"{text}the batch has no NaN, so the weights have grown beyond all bounds: lower the learning rate"
+    def name_target(self, index):
+        """What the element `index` (a tuple) of `y` is called in an error text, and in which batch it comes."""
+        row, *inside = index
+        position = row if self.order is None else int((self.order == row).argmax())
+        place = ", ".join(map(str, (self.first + row, *inside)))
+        return f"y[{place}] in batch {position // self.batch_size + 1} of {len(self)}"
+
+    def explain_loss(self, loss, batch, epoch, x, y):
+        """The error text for a loss that is NaN or Inf: where that came from, as far as it can be seen."""
+        what = "NaN" if loss != loss else "Inf"
+        text = f"{self.operation}: the loss is {what} in batch {batch + 1} of {len(self)}, epoch {epoch + 1}: "
+        for what, found_in in (("NaN", np.isnan), ("Inf", np.isinf)):
+            for name, array in (("x", x), ("y", y)):
+                rows = found_in(array).reshape(len(array), -1).any(axis=1).nonzero()[0]
+                if len(rows):
+                    return (
+                        f"{text}{name}[{self.sample(batch, int(rows[0]))}] has {what}, and {len(rows)} of the batch's "
+                        f"{len(array)} samples do: remove or replace them"
+                    )
+        return (
+            f"{text}the batch has neither NaN nor Inf, so the weights have grown beyond all bounds: lower the "
+            "learning rate, or scale the data"
+        )
 
 
 def as_array(operation, name, data):
@@ -67,12 +83,29 @@ def as_array(operation, name, data):
     if isinstance(data, Tensor):
         data = data.data
     elif not hasattr(data, "strides"):
-        data = np.asarray(data)
+        data = _converted(operation, name, data)
     if data.dtype.kind not in "fiub":
         raise TypeError(f"{operation}: {name} holds {data.dtype}: it must hold numbers")
     if data.ndim == 0 or len(data) == 0:
         raise ValueError(f"{operation}: {name} has shape {data.shape}: there must be at least one sample")
     return data
+
+
+def _converted(operation, name, data):
+    """Lists, numbers and what offers itself as an array; NumPy would iterate over all else, perhaps without end."""
+    if isinstance(data, (list, tuple)):
+        try:
+            return np.asarray(data)
+        except ValueError:
+            raise ValueError(
+                f"{operation}: {name} is a ragged {type(data).__name__}: all samples must have the same shape, pad them"
+            ) from None
+    if not isinstance(data, Number) and not hasattr(data, "__array__") and not hasattr(data, "__array_interface__"):
+        raise TypeError(
+            f"{operation}: {name} is a {type(data).__name__}: it must be an array or a list; for generators write a "
+            "loop with train_on_batch, test_on_batch or predict_on_batch"
+        )
+    return np.asarray(data)
 
 
 def check_input_shape(operation, x, model):
@@ -96,7 +129,8 @@ def matches(shape, declared):
 
 
 def split(x, y, fraction):
-    """(x, y, x, y): what to train on, and the last `fraction` of the samples to validate on; (x, y) for 0."""
+    """(x, y, x, y): what to train on, and the last `fraction` of the samples to validate on; (x, y) for 0 or None."""
+    fraction = 0.0 if fraction is None else fraction
     if not 0 <= fraction < 1:
         raise ValueError(f"fit: validation_split must be a fraction from 0 to below 1, got {fraction!r}")
     if not fraction:

@@ -1,7 +1,9 @@
 """Callbacks: what else happens while a model trains, with Keras's names and arguments."""
 
 import csv
+import inspect
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,11 +177,15 @@ class _Monitor(Callback):
                 "pass mode='min' or mode='max'"
             )
 
-    def value_in(self, logs: dict | None) -> float:
+    def value_in(self, logs: dict | None) -> float | None:
+        """The quantity; None, with a warning, where it is missing: a training may be too long to be lost for that."""
         logs = logs or {}
         if self.monitor not in logs:
+            kind = type(self).__name__
             hint = " (names with val_ need validation data)" if self.monitor.startswith("val_") else ""
-            raise ValueError(did_you_mean(f"{type(self).__name__} monitor", self.monitor, logs) + hint)
+            text = did_you_mean(f"{kind} does nothing: monitor", self.monitor, logs)
+            warnings.warn(text + hint, stacklevel=3)
+            return None
         return float(logs[self.monitor])
 
     def improves(self, value: float, best: float | None) -> bool:
@@ -231,7 +237,7 @@ class EarlyStopping(_Monitor):
 
     def on_epoch_end(self, epoch, logs=None):
         value = self.value_in(logs)
-        if epoch < self.start_from_epoch:
+        if value is None or epoch < self.start_from_epoch:
             return
         self.wait += 1
         if self.improves(value, self.best):
@@ -306,7 +312,7 @@ class ModelCheckpoint(_Monitor):
     def _save(self, logs: dict | None, **names) -> None:
         if self.save_best_only:
             value = self.value_in(logs)
-            if not self.improves(value, self.best):
+            if value is None or not self.improves(value, self.best):
                 return
             self.best = value
         names = {"epoch": self._epoch + 1, **names, **(logs or {})}
@@ -325,18 +331,22 @@ class LearningRateScheduler(Callback):
     """Sets the optimizer's learning rate at the start of each epoch to `schedule(epoch, learning_rate)`.
 
     Args:
-        schedule: Called with the epoch, from 0, and the present learning rate; returns the new one.
+        schedule: Called with the epoch, from 0, and the present learning rate, or with the epoch alone where it takes
+            no more; returns the new rate.
         verbose: 1 prints the new rate.
     """
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0):
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
         super().__init__()
+        if not callable(schedule):
+            raise TypeError(f"LearningRateScheduler: schedule must be a function, got {schedule!r}")
         self.schedule = schedule
         self.verbose = verbose
+        self._takes_rate = _takes_two(schedule)
 
     def on_epoch_begin(self, epoch, logs=None):
         optimizer = self.model.optimizer
-        rate = self.schedule(epoch, float(optimizer.learning_rate))
+        rate = self.schedule(epoch, float(optimizer.learning_rate)) if self._takes_rate else self.schedule(epoch)
         try:
             optimizer.learning_rate = float(rate)
         except (TypeError, ValueError):
@@ -347,6 +357,17 @@ class LearningRateScheduler(Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+def _takes_two(function: Callable) -> bool:
+    """Whether a function can be called with two arguments, as far as its signature can be seen."""
+    try:
+        inspect.signature(function).bind(0, 0.0)
+    except TypeError:
+        return False
+    except ValueError:  # compiled functions may hide theirs
+        pass
+    return True
 
 
 class CSVLogger(Callback):

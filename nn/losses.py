@@ -28,6 +28,10 @@ __all__ = [
 ]
 
 
+def _name_target(index):
+    return f"y_true[{', '.join(map(str, index))}]"
+
+
 class Loss:
     """Base of all: a subclass defines `call(y_true, y_pred)`, an array and a tensor, and returns a tensor.
 
@@ -67,6 +71,13 @@ class Loss:
                 )
             y_true = y_true.reshape(y_pred.shape)
         return y_true if y_true.dtype == y_pred.dtype else y_true.astype(y_pred.dtype)
+
+    def check_targets(self, y_true, y_pred, name=_name_target):
+        """Raises ValueError for targets that no loss can be computed of: all of a training, before its first step.
+
+        Of `y_pred`, only shape and dtype count; `name(index)` is what the text shall call an element of `y_true`.
+        """
+        self.fit_targets(y_true, y_pred)
 
     def hint(self, y_true, y_pred):
         return ""
@@ -179,23 +190,42 @@ class SparseCategoricalCrossentropy(_Crossentropy):
     of_logits = functions.sparse_softmax_cross_entropy
 
     def cast_targets(self, y_true, dtype):
-        return y_true
-
-    def fit_targets(self, y_true, y_pred):
-        rows = y_pred.shape[:-1]
-        if y_true.shape != rows:
-            if y_true.shape != (*rows, 1):
-                raise ValueError(
-                    f"{self.name}: y_true is {y_true.shape} and y_pred {y_pred.shape}: labels must be {rows}"
-                    + self.hint(y_true, y_pred)
-                )
-            y_true = y_true.reshape(rows)
+        """Integers; but as they came where not all are, so that an error text can show which."""
         if y_true.dtype.kind in "iu":
             return y_true
-        labels = y_true.astype(np.int64)
-        if not (labels == y_true).all():
-            raise ValueError(f"{self.name}: y_true has {y_true.dtype} values between integers: labels must be integers")
+        with np.errstate(invalid="ignore"):  # NaN and Inf become some integer, and differ from it
+            labels = y_true.astype(np.int64)
+        return labels if (labels == y_true).all() else y_true
+
+    def fit_targets(self, y_true, y_pred):
+        if y_true.shape != y_pred.shape[:-1]:
+            y_true = self._as_rows(y_true, y_pred)
+        if y_true.dtype.kind in "iu":
+            return y_true
+        labels = self.cast_targets(y_true, None)
+        if labels is y_true:
+            self.check_targets(y_true, y_pred)  # raises, as not all are integers
         return labels
+
+    def check_targets(self, y_true, y_pred, name=_name_target):
+        labels, classes = self._as_rows(y_true, y_pred), y_pred.shape[-1]
+        fitting = (labels >= 0) & (labels < classes) & (labels == np.floor(labels))
+        if not fitting.all():
+            index = tuple(int(i) for i in np.unravel_index(fitting.argmin(), fitting.shape))
+            raise ValueError(
+                f"{self.name}: {name(index)} is {labels[index]}: labels must be integers from 0 to {classes - 1}, "
+                f"as there are {classes} classes"
+            )
+
+    def _as_rows(self, y_true, y_pred):
+        """The labels in the shape of the predictions' rows, from which a last axis of length 1 may be left over."""
+        rows = y_pred.shape[:-1]
+        if y_true.shape not in (rows, (*rows, 1)):
+            raise ValueError(
+                f"{self.name}: y_true is {y_true.shape} and y_pred {y_pred.shape}: labels must be {rows}"
+                + self.hint(y_true, y_pred)
+            )
+        return y_true.reshape(rows)
 
     def hint(self, y_true, y_pred):
         if y_true.shape == y_pred.shape:

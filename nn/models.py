@@ -36,6 +36,8 @@ class Model(Trainer, Layer):
     [0.0, 0.0]
     """
 
+    _kept = {**Layer._kept, "shuffles": "_shuffles", "epochs_shuffled": "_epochs_shuffled"}
+
     def __init__(self, *arguments, **options):
         if arguments or "inputs" in options or "outputs" in options:
             raise TypeError(
@@ -48,23 +50,41 @@ class Model(Trainer, Layer):
     def layers(self):
         return self.sublayers()
 
+    def get_layer(self, name=None, index=None):
+        """The layer of this name, or at this place in `layers`."""
+        if (name is None) == (index is None):
+            raise ValueError(f"get_layer: give either name or index, got name={name!r} and index={index!r}")
+        layers = self.layers
+        if index is None:
+            by_name = {layer.name: layer for layer in layers}
+            if name not in by_name:
+                raise ValueError(did_you_mean(f"get_layer: layer of {self.name!r}", name, by_name))
+            return by_name[name]
+        try:
+            return layers[index]
+        except (IndexError, TypeError):
+            raise ValueError(
+                f"get_layer: index must be an integer below {len(layers)}, the number of layers of {self.name!r}, "
+                f"got {index!r}"
+            ) from None
+
     def summary(self, line_length=None, print_fn=None):
         """Prints a table of the layers, their output shapes and their numbers of parameters."""
         from .summary import summary
 
         summary(self, line_length, print_fn)
 
-    def save(self, path):
+    def save(self, filepath, overwrite=True):
         """Writes the whole model to one safetensors file: configuration, weights, and how it was compiled."""
-        serialization.save_model(self, path)
+        serialization.save_model(self, filepath, overwrite)
 
-    def save_weights(self, path):
+    def save_weights(self, filepath, overwrite=True):
         """Writes the weights alone to a safetensors file."""
-        serialization.save_weights(self, path)
+        serialization.save_weights(self, filepath, overwrite)
 
-    def load_weights(self, path):
+    def load_weights(self, filepath):
         """Reads weights that `save_weights` or `save` wrote into this model, which must be put together likewise."""
-        serialization.load_weights(self, path)
+        serialization.load_weights(self, filepath)
 
     def build(self, input_shape):
         """Makes all weights, by calling the model on zeros."""
@@ -91,6 +111,7 @@ class Sequential(Model):
 
     Args:
         layers: a list of layers; `add` appends more.
+        dtype: for layers that are not given one of their own; by default that of the first layer.
         name, trainable, device: see `Layer`.
 
     Example:
@@ -124,21 +145,49 @@ class Sequential(Model):
             raise ValueError(f"Sequential.add: the layer {layer.name!r} is in the model already: make a second one")
         if any(layer.name == other.name for other in self._layers):
             raise ValueError(f"Sequential.add: there is a layer named {layer.name!r} already: names must differ")
-        if not self._layers:
+        before = dict(vars(self))
+        try:
+            self._append(layer)
+        except BaseException:
+            self.__dict__ = before  # a layer that does not fit leaves no trace
+            raise
+
+    def _append(self, layer):
+        if self._dtype_given:
+            self._hand_down_dtype(layer)
+        elif not self._layers:
             self.dtype = layer.dtype
+        if not self._layers:
             self.declared_shape = self.declared_shape or layer.declared_shape
-        self._layers.append(layer)
+        self._layers = [*self._layers, layer]
+        self._hand_down_modes()
         self.built = False
         if self.declared_shape is not None:
             self.build(self.declared_shape)
             self.built = self.output_shape is not None
+
+    def _hand_down_dtype(self, layer):
+        """The model's dtype goes to the layer, and those below it, where they have none of their own."""
+        for part in layer.all_layers():
+            if part._dtype_given:
+                continue
+            if part.dtype != self.dtype and (part.built or part.weights):
+                raise ValueError(
+                    f"Sequential.add: {part.name!r} is {part.dtype} already and the model {self.dtype}: make it with "
+                    f"dtype={str(self.dtype)!r}"
+                )
+            part.dtype, part._dtype_given = self.dtype, True
 
     def pop(self):
         """Takes the last layer off again and returns it."""
         if not self._layers:
             raise ValueError("Sequential.pop: the model has no layers")
         layer = self._layers.pop()
-        self.output_shape = self._layers[-1].output_shape if self._layers else None
+        if self._layers:
+            self.output_shape = self._layers[-1].output_shape
+        else:
+            self.declared_shape = self.output_shape = None
+            self.built = False
         return layer
 
     def build(self, input_shape):
@@ -179,7 +228,8 @@ class Sequential(Model):
     def get_config(self):
         return {
             "name": self.name,
-            "trainable": self._trainable,
+            "trainable": self.trainable,
+            "dtype": str(self.dtype) if self._dtype_given else None,
             "input_shape": self.declared_shape and self.declared_shape[1:],
             "layers": [{"class_name": type(layer).__name__, "config": layer.get_config()} for layer in self._layers],
         }
@@ -194,8 +244,8 @@ class Sequential(Model):
 
 def _layer_from(entry, custom_objects):
     """The layer for {"class_name": ..., "config": ...}; `custom_objects` holds the user's own classes by name."""
-    known = {name: getattr(_layers, name) for name in _layers.__all__ if name not in ("Input", "Layer")}
-    known.update({"Sequential": Sequential, **custom_objects})
+    classes = {getattr(_layers, name) for name in _layers.__all__} - {Input, Layer}
+    known = {**{cls.__name__: cls for cls in classes}, "Sequential": Sequential, **custom_objects}
     name, config = entry["class_name"], entry["config"]
     if name not in known:
         raise ValueError(

@@ -81,7 +81,11 @@ class Optimizer:
         return [parameter for parameter, _ in self._bound]
 
     def bind(self, parameters):
-        """Takes charge of these parameters; one that it already had keeps its state."""
+        """Takes charge of these parameters; one that it already had keeps its state.
+
+        After the first step at least one must be known already: the count of steps belongs to those that it was
+        counted for, and an optimizer that changed from model to model would also lose their states.
+        """
         parameters = list(parameters)
         for parameter in parameters:
             if not isinstance(parameter, Tensor):
@@ -93,6 +97,11 @@ class Optimizer:
             return
         known = {id(parameter): state for parameter, state in self._bound}
         bound = {id(parameter): parameter for parameter in parameters}
+        if self.iterations and known and bound and known.keys().isdisjoint(bound):
+            raise ValueError(
+                f"{type(self).__name__}.bind: got {len(bound)} parameters, and the {len(known)} that it has changed in "
+                f"{self.iterations} steps are others: each model needs an optimizer of its own, compile with a new one"
+            )
         self._bound = [
             (parameter, known.get(key) or tuple(np.zeros_like(parameter.data) for _ in self.state_names))
             for key, parameter in bound.items()

@@ -2,7 +2,8 @@
 
     weights      one tensor each, under the path that `named_weights` gives it ("dense/kernel")
     optimizer    its state under "optimizer:0/m" and so on; only in files that `save_model` wrote
-    metadata     {"handloom": JSON of format, version, kind and, for models, class, config, build shape, compile}
+    metadata     {"handloom": JSON of format, version, kind and, for models, class, config, build shape, compile, and
+                 what else the layers keep: random streams, and which of them are frozen}
 
 Files are written beside their final place, brought to the disk and renamed, so that a crash leaves the old file or
 the new one and never half of one. Loading checks everything before it changes anything.
@@ -10,11 +11,13 @@ the new one and never half of one. Loading checks everything before it changes a
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from . import losses, metrics, optimizers
+from .device import check_device
 
 __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 
@@ -22,31 +25,43 @@ _FORMAT = 1
 _STATE = "optimizer:"
 
 
-def save_weights(model, path: str | os.PathLike) -> None:
-    """Write the weights of a model, or of a single layer, to a safetensors file."""
-    _write("save_weights", path, _weights_of("save_weights", model), {"kind": "weights"})
+def save_weights(model, filepath: str | os.PathLike, overwrite: bool = True) -> None:
+    """Write the weights of a model, or of a single layer, to a safetensors file.
+
+    Args:
+        model: The model or layer.
+        filepath: Where to.
+        overwrite: Whether a file that is there may be replaced.
+    """
+    _check_free("save_weights", filepath, overwrite)
+    _write("save_weights", filepath, _weights_of("save_weights", model), {"kind": "weights"})
 
 
-def load_weights(model, path: str | os.PathLike) -> None:
+def load_weights(model, filepath: str | os.PathLike) -> None:
     """Read weights back into a model, or a layer, of the same structure.
 
     Args:
         model: Must be built: its weights say which names and shapes are expected.
-        path: A file that `save_weights` or `save_model` wrote, or any safetensors file with the same names.
+        filepath: A file that `save_weights` or `save_model` wrote, or any safetensors file with the same names.
     """
-    arrays, _ = _read("load_weights", path)
+    arrays, _ = _read("load_weights", filepath)
     arrays = {name: array for name, array in arrays.items() if not name.startswith(_STATE)}
-    _assign("load_weights", model, arrays, path)
+    _assign("load_weights", model, arrays, filepath)
 
 
-def save_model(model, path: str | os.PathLike) -> None:
-    """Write a model: its configuration, its weights and, if it is compiled, how, with the optimizer's state."""
+def save_model(model, filepath: str | os.PathLike, overwrite: bool = True) -> None:
+    """Write a model: its configuration, its weights and, if it is compiled, how, with the optimizer's state.
+
+    Args: see `save_weights`.
+    """
+    _check_free("save", filepath, overwrite)
     arrays = _weights_of("save", model)
     header = {
         "kind": "model",
         "class_name": type(model).__name__,
         "config": model.get_config(),
         "build_shape": model.build_shape,
+        "layers": {path: _state_of(layer) for path, layer in model.named_layers()},
         "compile": None,
     }
     if model.optimizer is not None:
@@ -56,38 +71,48 @@ def save_model(model, path: str | os.PathLike) -> None:
             "metrics": [_pack(metrics, metric) for metric in model.metrics],
         }
         arrays.update({_STATE + name: array for name, array in model.optimizer.state_arrays().items()})
-    _write("save", path, arrays, header)
+    _write("save", filepath, arrays, header)
 
 
-def load_model(path: str | os.PathLike, custom_objects: dict | None = None, compile: bool = True):
+def load_model(
+    filepath: str | os.PathLike, custom_objects: dict | None = None, compile: bool = True, device: str = "cpu"
+):
     """Make the model that `save_model` wrote, with its weights, ready to predict or to go on training.
 
     Args:
-        path: The file.
+        filepath: The file.
         custom_objects: Classes and functions of your own that the model uses, by their names.
         compile: Whether to compile it as it was, and give the optimizer its state back.
+        device: "cpu".
     """
-    arrays, header = _read("load_model", path)
+    check_device("load_model", device)
+    arrays, header = _read("load_model", filepath)
     if header.get("kind") != "model":
         raise ValueError(
-            f"load_model: {path} holds weights alone: make the model and call its load_weights, "
+            f"load_model: {filepath} holds weights alone: make the model and call its load_weights, "
             "or write the file with model.save"
         )
     custom_objects = custom_objects or {}
-    model = _model_from(header, custom_objects)
     state = {name.removeprefix(_STATE): arrays.pop(name) for name in list(arrays) if name.startswith(_STATE)}
-    _assign("load_model", model, arrays, path)
-    if compile and header["compile"]:
-        packed = header["compile"]
-        model.compile(
-            optimizer=_unpack("optimizer", packed["optimizer"], custom_objects),
-            loss=_unpack("loss", packed["loss"], custom_objects),
-            metrics=[_unpack("metric", metric, custom_objects) for metric in packed["metrics"]],
-        )
-        if len(state) > 1:  # more than the count of steps: it had parameters
-            model.optimizer.bind(model.trainable_weights)
-        model.optimizer.load_state_arrays(state)
-    return model
+    with _made_from_header(filepath):
+        model = _model_from(header, custom_objects)
+    _assign("load_model", model, arrays, filepath)
+    with _made_from_header(filepath):
+        if compile and header["compile"]:
+            _compile(model, header["compile"], state, custom_objects)
+    return model.to(device)
+
+
+@contextmanager
+def _made_from_header(path):
+    """What is missing from a file's header, or of another kind than it should be, is told as a fault of the file."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"load_model: {path} has a header from which no model can be made ({type(error).__name__}: {error}): it is "
+            "damaged, or the classes in custom_objects are not those that it was saved with"
+        ) from error
 
 
 def _model_from(header: dict, custom_objects: dict):
@@ -103,7 +128,28 @@ def _model_from(header: dict, custom_objects: dict):
     model = cls.from_config(header["config"], custom_objects)
     if not all(layer.built for layer in model.all_layers()):
         model.build(_as_tuple(header["build_shape"]))
+    states = header.get("layers", {})  # files of the first versions have none
+    for path, layer in model.named_layers():  # from the outside to the inside: freezing reaches all below
+        for name, value in states.get(path, {}).items():
+            setattr(layer, layer._kept[name], value)
     return model
+
+
+def _state_of(layer) -> dict:
+    """What a layer keeps beside its configuration and weights, as plain data."""
+    return {name: getattr(layer, attribute) for name, attribute in layer._kept.items()}
+
+
+def _compile(model, packed: dict, state: dict, custom_objects: dict) -> None:
+    """Compile the model as the saved one was, and give the optimizer its state back."""
+    model.compile(
+        optimizer=_unpack("optimizer", packed["optimizer"], custom_objects),
+        loss=_unpack("loss", packed["loss"], custom_objects),
+        metrics=[_unpack("metric", metric, custom_objects) for metric in packed["metrics"]],
+    )
+    if len(state) > 1:  # more than the count of steps: it had parameters
+        model.optimizer.bind(model.trainable_weights)
+    model.optimizer.load_state_arrays(state)
 
 
 def _pack(module, thing) -> dict:
@@ -173,6 +219,11 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+def _check_free(operation: str, path, overwrite: bool) -> None:
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(f"{operation}: {path} exists: choose another filepath, or pass overwrite=True")
+
+
 def _write(operation: str, path, arrays: dict[str, np.ndarray], header: dict) -> None:
     """Write beside the path, bring it to the disk, rename; on any failure what was there before stays."""
     from safetensors.numpy import save_file
@@ -228,6 +279,11 @@ def _read(operation: str, path) -> tuple[dict[str, np.ndarray], dict]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{operation}: {path} is not a whole safetensors file: {error}") from error
+    if not isinstance(header, dict) or not isinstance(header.get("format", _FORMAT), int):
+        raise ValueError(
+            f"{operation}: {path} has damaged metadata: 'handloom' must be a JSON object with an integer 'format', "
+            f"got {str(header)[:60]}"
+        )
     if header.get("format", _FORMAT) > _FORMAT:
         raise ValueError(
             f"{operation}: {path} was written by handloom {header.get('version')}, in format {header['format']}; "

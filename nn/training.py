@@ -6,6 +6,8 @@ network takes no longer than a hundred lines of Python.
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
 from .. import kernels
@@ -27,7 +29,7 @@ class Trainer:
     run_eagerly = False
     stop_training = False
     _metrics = ()
-    _shuffles = None  # the random stream that the orders of the samples come from
+    _shuffles = None  # (seed, random stream) that the orders of the samples come from
     _epochs_shuffled = 0
 
     def compile(self, optimizer="rmsprop", loss=None, *, metrics=None, run_eagerly=False):
@@ -66,6 +68,7 @@ class Trainer:
         validation_data=None,
         shuffle=True,
         initial_epoch=0,
+        validation_batch_size=None,
     ):
         """Trains for `epochs` passes over the data and returns a `History`.
 
@@ -74,26 +77,32 @@ class Trainer:
             batch_size: samples in a step; the last batch of an epoch may be shorter.
             epochs: the number of passes, those before `initial_epoch` included.
             verbose: 0 nothing, 1 or "auto" a progress bar, 2 a line for each epoch.
-            callbacks: a list of `Callback`s.
+            callbacks: a list of `Callback`s, or one.
             validation_split: this fraction of the samples, the last ones, is kept for validation.
             validation_data: (x, y) to validate on instead.
             shuffle: whether each epoch takes the samples in an order of its own.
             initial_epoch: the epoch to begin with, counted from 0, to go on where an earlier `fit` stopped.
+            validation_batch_size: samples in a batch of the validation, by default `batch_size`.
         """
         self._require_compiled("fit")
         x, y = self._as_data("fit", x, y)
         batch_size = _as_batch_size("fit", batch_size)
+        validation_batch_size = _as_batch_size(
+            "fit", validation_batch_size, default=batch_size, name="validation_batch_size"
+        )
         if validation_data is None:
-            x, y, *validation = split(x, y, validation_split)
+            x, y, *rest = split(x, y, validation_split)
+            validation = Batches("fit(validation_split)", *rest, validation_batch_size, first=len(x)) if rest else None
         elif isinstance(validation_data, (tuple, list)) and len(validation_data) == 2:
-            validation = self._as_data("fit(validation_data)", *validation_data)
+            operation = "fit(validation_data)"
+            validation = Batches(operation, *self._as_data(operation, *validation_data), validation_batch_size)
         else:
             raise ValueError("fit: validation_data must be a tuple of two arrays, (x, y)")
-        batches = Batches(x, y, batch_size)
-        validation = Batches(*validation, batch_size) if validation else None
-        epochs = range(initial_epoch, as_positive_int("fit", "epochs", epochs))
+        batches = Batches("fit", x, y, batch_size)
+        epochs = range(_as_initial_epoch(initial_epoch), as_positive_int("fit", "epochs", epochs))
+        callbacks = _as_callbacks(callbacks)
         self.history = History()
-        callbacks = _as_callbacks([*(callbacks or ()), self.history])
+        callbacks.append(self.history)
         for callback in callbacks:
             callback.set_model(self)
             callback.set_params({"verbose": verbose, "epochs": epochs.stop, "steps": len(batches)})
@@ -105,19 +114,19 @@ class Trainer:
     def evaluate(self, x=None, y=None, batch_size=32, verbose="auto", *, callbacks=None, return_dict=False):
         """Loss and metrics on this data: [loss, *metrics], the loss alone where there are no metrics, or a dict."""
         self._require_compiled("evaluate")
-        batches = Batches(*self._as_data("evaluate", x, y), _as_batch_size("evaluate", batch_size))
+        batches = Batches("evaluate", *self._as_data("evaluate", x, y), _as_batch_size("evaluate", batch_size))
         with ProgressBar(verbose, len(batches)) as bar:
             bar.epoch_begin()
-            logs = self._test_epoch(batches, bar if verbose else None, _as_callbacks(callbacks or ()))
+            logs = self._test_epoch(batches, bar if verbose else None, _as_callbacks(callbacks))
             bar.epoch_end(logs)
         return logs if return_dict else _flat(logs)
 
     def predict(self, x, batch_size=32, verbose="auto", *, callbacks=None):
         """The outputs for all samples of `x`, computed batch by batch, as one array."""
         x, _ = self._as_data("predict", x, None, labelled=False)
-        batches = Batches(x, None, _as_batch_size("predict", batch_size))
+        batches = Batches("predict", x, None, _as_batch_size("predict", batch_size))
         on_begin, on_batch_begin, on_batch_end, on_end = (
-            _hooks(_as_callbacks(callbacks or ()), f"on_predict_{moment}")
+            _hooks(_as_callbacks(callbacks), f"on_predict_{moment}")
             for moment in ("begin", "batch_begin", "batch_end", "end")
         )
         _tell(on_begin)
@@ -134,25 +143,26 @@ class Trainer:
                 _tell(on_batch_end, index)
             bar.epoch_end({})
         _tell(on_end)
-        return np.concatenate(outputs) if len(outputs) > 1 else outputs[0]
+        return np.concatenate(outputs)  # also of one batch, whose outputs may be a view of `x`
 
     def train_on_batch(self, x, y=None, *, return_dict=False):
         """One step. Returns loss and metrics of this batch, from before the step, in the form of `evaluate`."""
         self._require_compiled("train_on_batch")
         x, y = self._as_data("train_on_batch", x, y)
-        logs = self._train_epoch(Batches(x, y, len(x)), 0, None, ())
+        logs = self._train_epoch(Batches("train_on_batch", x, y, len(x)), 0, None, (), [])
         return logs if return_dict else _flat(logs)
 
     def test_on_batch(self, x, y=None, *, return_dict=False):
         """Loss and metrics of this batch, in the form of `evaluate`."""
         self._require_compiled("test_on_batch")
         x, y = self._as_data("test_on_batch", x, y)
-        logs = self._test_epoch(Batches(x, y, len(x)), None, ())
+        logs = self._test_epoch(Batches("test_on_batch", x, y, len(x)), None, ())
         return logs if return_dict else _flat(logs)
 
     def predict_on_batch(self, x):
         """The outputs for these samples, taken as one batch."""
-        return self.predict(x, batch_size=max(1, len(x)), verbose=0)
+        x, _ = self._as_data("predict_on_batch", x, None, labelled=False)
+        return self.predict(x, batch_size=len(x), verbose=0)
 
     # The loops.
 
@@ -160,6 +170,7 @@ class Trainer:
         """Epoch after epoch, until a callback sets `stop_training`."""
         on_epoch_begin, on_epoch_end = _hooks(callbacks, "on_epoch_begin"), _hooks(callbacks, "on_epoch_end")
         logs = {}
+        unchecked = [batches] if validation is None else [batches, validation]
         _tell(_hooks(callbacks, "on_train_begin"))
         for epoch in epochs:
             _tell(on_epoch_begin, epoch)
@@ -167,7 +178,7 @@ class Trainer:
                 batches.order = self._next_order(len(batches.x), epoch)
             if bar is not None:
                 bar.epoch_begin(epoch)
-            logs = self._train_epoch(batches, epoch, bar, callbacks)
+            logs = self._train_epoch(batches, epoch, bar, callbacks, unchecked)
             if validation is not None:
                 measured = self._test_epoch(validation, None, callbacks)
                 logs.update({f"val_{name}": value for name, value in measured.items()})
@@ -178,38 +189,43 @@ class Trainer:
                 break
         _tell(_hooks(callbacks, "on_train_end"), logs)
 
-    def _train_epoch(self, batches, epoch, bar, callbacks):
-        """A step for each batch; returns the means over the epoch."""
+    def _train_epoch(self, batches, epoch, bar, callbacks, unchecked):
+        """A step for each batch; returns the means over the epoch.
+
+        `unchecked` lists the batches whose targets are still to be held against the outputs, before the first step.
+        """
         on_begin, on_end = _hooks(callbacks, "on_train_batch_begin"), _hooks(callbacks, "on_train_batch_end")
         optimizer, loss_function, measures = self.optimizer, self.loss, self._metrics
         means = _Means(measures)
         bound = False
-        self.training = True
         try:
-            for index, (x, y) in enumerate(batches):
-                if on_begin:
-                    _tell(on_begin, index)
-                y_pred = self(made_by(x, None))
-                loss = loss_function(y, y_pred)
-                value = float(loss.data)
-                if value != value:
-                    raise ValueError(batches.explain_nan(index, epoch, x, y))
-                if not bound:  # only here, because the first call may have built layers
-                    bound = self._bind()
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                means.add(value, len(x))
-                for metric in measures:
-                    metric.update(y_pred.data, y)
-                if bar is not None:
-                    bar.step(index, means.logs)
-                if on_end:
-                    _tell(on_end, index, means.logs())
-                    if self.stop_training:
-                        break
+            with self._in_mode(True):
+                for index, (x, y) in enumerate(batches):
+                    if on_begin:
+                        _tell(on_begin, index)
+                    y_pred = self(made_by(x, None))
+                    while unchecked:
+                        self._check_targets(unchecked.pop(0), x, y_pred)
+                    loss = loss_function(y, y_pred)
+                    value = float(loss.data)
+                    if value - value != 0:  # NaN or Inf
+                        raise ValueError(batches.explain_loss(value, index, epoch, x, y))
+                    means.add(value, len(x))
+                    for metric in measures:  # before the step: one that does not fit leaves the weights as they are
+                        metric.update(y_pred.data, y)
+                    if not bound:  # only here, because the first call may have built layers
+                        bound = self._bind()
+                    loss.backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    if bar is not None:
+                        bar.step(index, means.logs)
+                    if on_end:
+                        _tell(on_end, index, means.logs())
+                        if self.stop_training:
+                            break
         finally:
-            self.training = False
+            optimizer.zero_grad()  # what a step leaves that was interrupted
         return means.logs()
 
     def _test_epoch(self, batches, bar, callbacks):
@@ -223,6 +239,8 @@ class Trainer:
             for index, (x, y) in enumerate(batches):
                 _tell(on_batch_begin, index)
                 y_pred = self(made_by(x, None))
+                if index == 0:
+                    self._check_targets(batches, x, y_pred)
                 means.add(float(self.loss(y, y_pred).data), len(x))
                 for metric in self._metrics:
                     metric.update(y_pred.data, y)
@@ -232,18 +250,36 @@ class Trainer:
         _tell(on_end)
         return means.logs()
 
+    def _check_targets(self, batches, x, y_pred):
+        """Holds the targets of all `batches` against the model's outputs, of which `y_pred` are those for `x`."""
+        if getattr(y_pred, "shape", ())[:1] != x.shape[:1]:
+            return  # not one row of outputs for each sample: what then fits, the loss alone can say
+        try:
+            shape = y_pred.shape
+            if batches.x.shape[1:] != x.shape[1:]:  # sequences of another length
+                shape = self.compute_output_shape(batches.x.shape)
+            outputs = np.broadcast_to(np.zeros((), y_pred.dtype), (len(batches.x), *shape[1:]))
+            self.loss.check_targets(batches.y, outputs, batches.name_target)
+        except ValueError as error:
+            raise ValueError(f"{batches.operation}: {error}") from error
+
     def _bind(self):
-        """Hands the parameters to the optimizer; False as long as there are layers that no call has built yet."""
+        """Hands the parameters to the optimizer, without what a `backward()` of the user's own may have left in them.
+
+        False as long as there are layers that no call has built yet.
+        """
         self.optimizer.bind(self.trainable_weights)
+        self.optimizer.zero_grad()
         return all(layer.built for layer in self.all_layers())
 
     def _next_order(self, samples, epoch):
         """The permutation for an epoch. It counts on over repeated calls of `fit`, and from `initial_epoch`."""
         if self._shuffles is None:
-            self._shuffles = next_stream()
+            self._shuffles = get_seed(), next_stream()
+        seed, stream = self._shuffles
         step = max(epoch, self._epochs_shuffled)
         self._epochs_shuffled = step + 1
-        return kernels.permutation(samples, seed=get_seed(), stream=self._shuffles, step=step)
+        return kernels.permutation(samples, seed=seed, stream=stream, step=step)
 
     # What comes in.
 
@@ -296,12 +332,14 @@ def _get_metrics(chosen, loss):
 
 
 def _as_callbacks(callbacks):
-    if isinstance(callbacks, Callback):
-        return [callbacks]
+    """A list of its own for a list of callbacks, a single one or None."""
+    if callbacks is None:
+        return []
+    callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks: each must be a Callback, got {callback!r}")
-    return list(callbacks)
+    return callbacks
 
 
 def _hooks(callbacks, moment):
@@ -316,8 +354,19 @@ def _tell(hooks, *what):
         hook(*what)
 
 
-def _as_batch_size(operation, batch_size):
-    return 32 if batch_size is None else as_positive_int(operation, "batch_size", batch_size)
+def _as_batch_size(operation, batch_size, default=32, name="batch_size"):
+    return default if batch_size is None else as_positive_int(operation, name, batch_size)
+
+
+def _as_initial_epoch(epoch):
+    text = f"fit: initial_epoch must be an integer from 0 on, got {epoch!r}"
+    try:
+        number = operator.index(epoch)
+    except TypeError:
+        raise TypeError(text) from None
+    if number < 0:
+        raise ValueError(text)
+    return number
 
 
 def _flat(logs):

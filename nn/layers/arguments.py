@@ -28,10 +28,13 @@ def as_pair(layer, name, value):
 
 def as_dtype(layer, dtype):
     """float32 (the default) or float64."""
-    dtype = np.dtype("float32" if dtype is None else dtype)
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"{layer}: dtype must be float32 or float64, got {dtype}")
-    return dtype
+    try:
+        known = np.dtype("float32" if dtype is None else dtype)
+    except TypeError:  # a name that NumPy does not know, such as one of Keras's policies
+        known = dtype
+    if known not in (np.float32, np.float64):
+        raise TypeError(f"{layer}: dtype must be float32 or float64, got {known}")
+    return known
 
 
 def as_shape(layer, name, shape):
@@ -63,6 +66,16 @@ def check_known(layer, input_shape, axis=-1):
             "for example input_shape=(None, 100)"
         )
     return input_shape[axis]
+
+
+def check_declared(layer, input_shape, declared):
+    """The input must not contradict the shape that the layer was declared with, where both are known."""
+    known = [pair for pair in zip(input_shape, declared) if None not in pair]
+    if len(input_shape) != len(declared) or any(a != b for a, b in known):
+        raise ValueError(
+            f"{layer}: the input has shape {tuple(input_shape)} and the layer is declared for {declared}: they must be "
+            "equal, leave its input_shape or input_dim out"
+        )
 
 
 def window_output(length, size, stride, dilation, padding):

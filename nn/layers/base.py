@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import threading
 from collections import Counter
 from contextlib import contextmanager
 
@@ -15,10 +16,25 @@ from ..device import check_device
 from ..functions import cast
 from ..tensor import Parameter, Tensor, no_grad
 from ..utils import did_you_mean, get_seed, next_stream
-from .arguments import as_dtype, as_positive_int, as_shape
+from .arguments import as_dtype, as_positive_int, as_shape, check_declared
 from .input import Input
 
 _names_given = Counter()
+
+
+class _Modes(threading.local):
+    """The modes that this thread has put over the layers' own for a while: {id of a layer: training}, innermost last.
+
+    Each entry holds all that apply while it is the last. Other threads have their own, so `predict` in one leaves
+    dropout on in a `fit` that runs in another; models that are not concerned, such as one that a loss calls, are in
+    none.
+    """
+
+    def __init__(self):
+        self.stack = [{}]
+
+
+_modes = _Modes()
 
 
 def snake_case(class_name):
@@ -43,7 +59,8 @@ class Layer:
     Args:
         name: by default the class's name in snake case, numbered as Keras numbers it.
         dtype: "float32" (default) or "float64"; inputs are cast to it.
-        trainable: whether optimizers may change the parameters; may be set later.
+        trainable: whether optimizers may change the parameters; may be set later. Sub-layers that are not given one
+            of their own follow a layer that is made with False.
         device: "cpu".
         input_shape: shape of one input without the batch axis, None for any length; lets `Sequential` build at once.
         input_dim: short for `input_shape=(input_dim,)`.
@@ -68,8 +85,9 @@ class Layer:
     build_shape = None  # the input shape that it was built for
     output_shape = None  # as of the build or the first call
     _training = False
-    _trainable = True
+    _trainable = None  # True or False once someone has said so
     _takes_training = False
+    _kept = {"trainable": "trainable"}  # what `save` keeps of the layer's state: {name in the file: attribute}
 
     def __new__(cls, *arguments, **options):
         layer = super().__new__(cls)
@@ -83,7 +101,7 @@ class Layer:
         if "call" in cls.__dict__:
             cls._takes_training = "training" in inspect.signature(cls.call).parameters
 
-    def __init__(self, *, name=None, dtype=None, trainable=True, device="cpu", **shape):
+    def __init__(self, *, name=None, dtype=None, trainable=None, device="cpu", **shape):
         kind = type(self).__name__
         unknown = [argument for argument in shape if argument not in ("input_shape", "input_dim")]
         if unknown:
@@ -91,6 +109,7 @@ class Layer:
             raise TypeError(did_you_mean(f"{kind}: argument", unknown[0], [*options, *_COMMON]))
         self.name = _automatic_name(kind) if name is None else str(name)
         self.dtype = as_dtype(kind, dtype)
+        self._dtype_given = dtype is not None
         self.device = check_device(kind, device)
         self.declared_shape = None
         if shape.get("input_shape") is not None:
@@ -98,7 +117,7 @@ class Layer:
         elif shape.get("input_dim") is not None:
             self.declared_shape = (None, as_positive_int(kind, "input_dim", shape["input_dim"]))
         self._own_weights = []
-        self._trainable = bool(trainable)
+        self._trainable = None if trainable is None else bool(trainable)
 
     def __repr__(self):
         return f"<{type(self).__name__} name={self.name}>"
@@ -109,7 +128,7 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__}: define call(self, x): it computes the layer's output")
 
     def __call__(self, x, *args, training=None, **options):
-        if training is not None and training != self._training:
+        if training is not None and training != self.training:
             with self._in_mode(training):
                 return self(x, *args, **options)
         if type(x) is not Tensor or x.data.dtype != self.dtype:
@@ -117,7 +136,7 @@ class Layer:
         if args:
             args = [None if arg is None else self._as_input(arg) for arg in args]
         if self._takes_training:
-            options["training"] = self._training
+            options["training"] = self.training
         try:
             if self.built:
                 return self.call(x, *args, **options)
@@ -152,15 +171,14 @@ class Layer:
     def _mark_built(self, input_shape):
         self.built = True
         self.build_shape = tuple(input_shape)
+        self._hand_down_modes()
 
     def _build_for(self, input_shape):
-        """`build`, once; sub-layers made in it take over the modes that were set before."""
+        """`build`, once, for a shape that does not contradict the declared one."""
+        if self.declared_shape is not None:
+            check_declared(type(self).__name__, input_shape, self.declared_shape)
         if not self.built:
             self.build(input_shape)
-            if self._training:
-                self.training = True
-            if not self._trainable:
-                self.trainable = False
 
     def _build_for_call(self, input_shape):
         """What has to be built before the first call."""
@@ -183,7 +201,7 @@ class Layer:
             initializer = "glorot_uniform" if len(shape) > 1 else "zeros"
         values = initializers.get(initializer)(shape, dtype or self.dtype, seed=get_seed(), stream=next_stream())
         weight = Parameter(values, name or f"weight_{len(self._own_weights)}", trainable)
-        weight.requires_grad = trainable and self._trainable
+        weight.requires_grad = trainable and self.trainable
         self._own_weights.append(weight)
         return weight
 
@@ -202,21 +220,27 @@ class Layer:
         how many others there are, so that weights saved in one process fit the same model in another.
         """
         found, seen, taken = [], set(), Counter()
-        self._collect("", found, seen, taken)
+        for prefix, layer in self.named_layers():
+            for label, child in layer._children():
+                if isinstance(child, Parameter) and id(child) not in seen:
+                    seen.add(id(child))
+                    path = prefix + (child.name or label)
+                    taken[path] += 1
+                    found.append((path if taken[path] == 1 else f"{path}_{taken[path] - 1}", child))
         return found
 
-    def _collect(self, prefix, found, seen, taken):
-        seen.add(id(self))
-        children = list(self._children())
-        for label, child in children:
-            if isinstance(child, Parameter) and id(child) not in seen:
-                seen.add(id(child))
-                path = prefix + (child.name or label)
-                taken[path] += 1
-                found.append((path if taken[path] == 1 else f"{path}_{taken[path] - 1}", child))
-        for label, child in children:
-            if isinstance(child, Layer) and id(child) not in seen:
-                child._collect(f"{prefix}{label}/", found, seen, taken)
+    def named_layers(self):
+        """(path, layer) for this layer, at "", and all layers below it, at `encoder/dense/` and so on, each once."""
+        found, waiting = {}, [("", self)]
+        while waiting:
+            path, layer = waiting.pop()
+            if id(layer) not in found:
+                found[id(layer)] = (path, layer)
+                children = [
+                    (f"{path}{label}/", child) for label, child in layer._children() if isinstance(child, Layer)
+                ]
+                waiting.extend(reversed(children))
+        return list(found.values())
 
     def sublayers(self):
         """The layers directly inside this one, in the order of definition."""
@@ -224,13 +248,7 @@ class Layer:
 
     def all_layers(self):
         """This layer and all layers below it, each once."""
-        found, waiting = {}, [self]
-        while waiting:
-            layer = waiting.pop()
-            if id(layer) not in found:
-                found[id(layer)] = layer
-                waiting.extend(reversed(layer.sublayers()))
-        return list(found.values())
+        return [layer for _, layer in self.named_layers()]
 
     @property
     def weights(self):
@@ -282,8 +300,12 @@ class Layer:
 
     @property
     def training(self):
-        """Whether dropout and its like are on; setting it reaches all sub-layers. `fit` switches it on and off."""
-        return self._training
+        """Whether dropout and its like are on.
+
+        Setting it reaches all sub-layers and lasts. `fit` and `predict`, or a call with `training=...`, have a mode
+        of their own, which goes first as long as they run, in the thread that they run in.
+        """
+        return _modes.stack[-1].get(id(self), self._training)
 
     @training.setter
     def training(self, value):
@@ -292,27 +314,41 @@ class Layer:
 
     @contextmanager
     def _in_mode(self, training):
-        before = [(layer, layer._training) for layer in self.all_layers()]
-        self.training = training
+        """Puts this layer and all below it in a mode, in this thread and for the moment."""
+        mine = dict.fromkeys(map(id, self.all_layers()), bool(training))
+        _modes.stack.append({**_modes.stack[-1], **mine})
         try:
             yield
         finally:
-            self.training = before[0][1]  # reaches layers that were built meanwhile
-            for layer, mode in before:
-                layer._training = mode
+            _modes.stack.pop()
 
     @property
     def trainable(self):
         """Whether optimizers may change the parameters; setting it reaches all sub-layers."""
-        return self._trainable
+        return self._trainable is not False
 
     @trainable.setter
     def trainable(self, value):
         for layer in self.all_layers():
-            layer._trainable = bool(value)
-            for _, child in layer._children():
-                if isinstance(child, Parameter):
-                    child.requires_grad = child.trainable and layer._trainable
+            layer._set_trainable(bool(value))
+
+    def _set_trainable(self, value):
+        self._trainable = value
+        for _, child in self._children():
+            if isinstance(child, Parameter):
+                child.requires_grad = child.trainable and value
+
+    def _hand_down_modes(self):
+        """What was set on this layer before a part of it was made holds for that part too."""
+        if self._training:
+            self.training = True
+        if not self.trainable:
+            for layer in self.all_layers():
+                if layer._trainable is not True:  # a part may have been told otherwise
+                    layer._set_trainable(False)
+        for modes in _modes.stack:
+            if id(self) in modes:
+                modes.update(dict.fromkeys(map(id, self.all_layers()), modes[id(self)]))
 
     def to(self, device):
         """Moves the parameters; "cpu" is the one device for now."""
@@ -328,7 +364,7 @@ class Layer:
 
         A subclass adds its own. One that does not define `get_config` is made again from what it was first made with.
         """
-        config = {"name": self.name, "trainable": self._trainable, "dtype": str(self.dtype)}
+        config = {"name": self.name, "trainable": self.trainable, "dtype": str(self.dtype)}
         if type(self).get_config is not Layer.get_config:
             return config
         signature = inspect.signature(type(self))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from .. import activations, functions, initializers
 from ..utils import did_you_mean
 from .arguments import as_pair, as_positive_int, check_channels_last, check_known, check_rank, window_output
@@ -113,18 +115,22 @@ class Conv2D(Layer):
 
 
 def as_padding(layer, padding):
-    """ "valid", "same" or ((top, bottom), (left, right))."""
+    """ "valid", "same" or ((top, bottom), (left, right)), integers from 0."""
     if isinstance(padding, str):
         if padding.lower() not in ("valid", "same"):
             raise ValueError(did_you_mean(f"{layer}: padding", padding, ("valid", "same")))
         return padding.lower()
     try:
         (top, bottom), (left, right) = padding
+        cells = [operator.index(side) for side in (top, bottom, left, right)]
+        if min(cells) < 0:
+            raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
-            f"{layer}: padding must be 'valid', 'same' or ((top, bottom), (left, right)), got {padding!r}"
+            f"{layer}: padding must be 'valid', 'same' or ((top, bottom), (left, right)) with integers from 0, "
+            f"got {padding!r}"
         ) from None
-    return (int(top), int(bottom)), (int(left), int(right))
+    return tuple(cells[:2]), tuple(cells[2:])
 
 
 def check_images(layer, input_shape):

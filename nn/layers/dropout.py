@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 from .. import functions
 from ..utils import get_seed, next_stream
 from .base import Layer
@@ -19,20 +21,22 @@ class Dropout(Layer):
         **options: name, dtype, device, input_shape: see `Layer`.
     """
 
+    _kept = {**Layer._kept, "seed": "_key", "stream": "_stream", "step": "_step"}
+
     def __init__(self, rate, *, seed=None, **options):
         super().__init__(**options)
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+        if isinstance(rate, bool) or not isinstance(rate, Real):
             raise TypeError(f"Dropout: rate must be a number from 0 to below 1, got {rate!r}")
         if not 0 <= rate < 1:
             raise ValueError(f"Dropout: rate must be a number from 0 to below 1, got {rate!r}")
-        self.rate = rate
+        self.rate = float(rate)
         self.seed = seed
         self._key = get_seed() if seed is None else seed
         self._stream = next_stream()
         self._step = 0
 
     def call(self, x):
-        if not self._training or not self.rate:
+        if not self.training or not self.rate:
             return x
         step = self._step
         self._step = step + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..device import check_device
 from .arguments import as_dtype, as_shape
 
 
@@ -12,6 +13,7 @@ class Input:
         shape: without the batch axis; None for any length.
         dtype: of the inputs; the layers' own by default.
         name: for the reader.
+        device: "cpu".
 
     Example:
 
@@ -20,12 +22,13 @@ class Input:
     10
     """
 
-    __slots__ = ("shape", "dtype", "name")
+    __slots__ = ("shape", "dtype", "name", "device")
 
-    def __init__(self, shape, dtype=None, name=None):
+    def __init__(self, shape, dtype=None, name=None, device="cpu"):
         self.shape = (None, *as_shape("Input", "shape", shape))
         self.dtype = as_dtype("Input", dtype)
         self.name = name or "input"
+        self.device = check_device("Input", device)
 
     def __repr__(self):
         return f"<Input shape={self.shape}>"

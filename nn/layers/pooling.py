@@ -115,3 +115,10 @@ class GlobalMaxPooling2D(_GlobalPooling2D):
     """The maximum of each channel over the image: (N, H, W, C) to (N, C), or to (N, 1, 1, C) with `keepdims`."""
 
     function = functions.global_max_pool2d
+
+
+# Keras's short names.
+MaxPool2D = MaxPooling2D
+AvgPool2D = AveragePooling2D
+GlobalMaxPool2D = GlobalMaxPooling2D
+GlobalAvgPool2D = GlobalAveragePooling2D

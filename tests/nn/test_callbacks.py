@@ -210,6 +210,50 @@ def test_learning_rate_scheduler_sets_and_logs_the_rate(capsys):
     assert logs == {"learning_rate": model.learning_rate}
 
 
+def test_a_schedule_may_take_the_epoch_alone():
+    model, _ = train(callbacks.LearningRateScheduler(lambda epoch: 0.5 / (epoch + 1)), [1.0, 1.0])
+    assert model.learning_rate == 0.25
+    seen = []
+    train(callbacks.LearningRateScheduler(lambda epoch, rate=None: seen.append(rate) or 0.5), [1.0, 1.0])
+    assert seen == [0.1, 0.5]  # what can take the rate gets it
+
+    def wrong(epoch, rate):
+        seen.append(epoch)
+        raise TypeError("from inside")
+
+    with pytest.raises(TypeError, match="from inside"):
+        train(callbacks.LearningRateScheduler(wrong), [1.0])
+    assert seen == [0.1, 0.5, 0]  # called once
+    model, _ = train(callbacks.LearningRateScheduler(min), [1.0, 1.0])  # hides its signature
+    assert model.learning_rate == 0.0
+
+
+@pytest.mark.parametrize(
+    ("callback", "text"),
+    [
+        (
+            lambda path: callbacks.EarlyStopping("accurcy", mode="max"),
+            "EarlyStopping does nothing: monitor: unknown name 'accurcy': it must be one of accuracy, loss; did you",
+        ),
+        (
+            lambda path: callbacks.EarlyStopping(restore_best_weights=True),
+            "EarlyStopping does nothing: monitor: unknown name 'val_loss': it must be one of accuracy, loss; did you "
+            "mean 'loss'? (names with val_ need validation data)",
+        ),
+        (
+            lambda path: callbacks.ModelCheckpoint(path / "best", "mine", save_best_only=True, mode="min"),
+            "ModelCheckpoint does nothing: monitor: unknown name 'mine': it must be one of accuracy, loss",
+        ),
+    ],
+)
+def test_a_quantity_that_is_missing_is_told_and_training_goes_on(callback, text, tmp_path):
+    with pytest.warns(UserWarning, match=re.escape(text)):
+        model, epochs = train(callback(tmp_path), [1.0, 2.0, 3.0], name="accuracy")
+    assert epochs == 3
+    assert model.weights[0].tolist() == [3, 3]
+    assert not model.saved
+
+
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_csv_logger_writes_a_line_an_epoch(separator, tmp_path):
     path = tmp_path / "log.csv"
@@ -234,16 +278,6 @@ def test_csv_logger_appends_under_the_columns_that_are_there(tmp_path):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (
-            lambda: callbacks.EarlyStopping("val_los", mode="min").on_epoch_end(0, {"loss": 1, "val_loss": 1}),
-            ValueError,
-            "EarlyStopping monitor: unknown name 'val_los': it must be one of loss, val_loss; did you mean 'val_loss'?",
-        ),
-        (
-            lambda: callbacks.EarlyStopping().on_epoch_end(0, {"accuracy": 1}),
-            ValueError,
-            "it must be one of accuracy (names with val_ need validation data)",
-        ),
         (
             lambda: callbacks.EarlyStopping("mine"),
             ValueError,
@@ -288,6 +322,11 @@ def test_csv_logger_appends_under_the_columns_that_are_there(tmp_path):
             lambda: train(callbacks.LearningRateScheduler(lambda epoch, rate: None), [1.0]),
             TypeError,
             "LearningRateScheduler: schedule must return a number, got None",
+        ),
+        (
+            lambda: callbacks.LearningRateScheduler(0.1),
+            TypeError,
+            "LearningRateScheduler: schedule must be a function, got 0.1",
         ),
     ],
 )

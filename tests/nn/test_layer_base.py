@@ -1,6 +1,7 @@
 """What all layers share: building, names, parameters, modes, configurations, devices and error texts."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -156,6 +157,32 @@ class TestLayer:
         assert late.weights
         assert late.trainable_weights == []
 
+    def test_parts_take_over_a_trainable_of_false_unless_they_have_their_own(self):
+        class Net(nn.Model):
+            def __init__(self, **options):
+                super().__init__(**options)
+                self.inner = nn.Sequential([nn.Dense(2, input_dim=3)])
+                self.table = nn.Parameter(np.zeros(2))
+                self.own, self.later = nn.Dense(2, trainable=True), nn.Dense(2)
+                self.later.trainable = False
+
+            def call(self, x):
+                return self.later(self.own(self.inner(x))) + self.table
+
+        frozen, usual = Net(trainable=False), Net()
+        for net in (frozen, usual):
+            net(draw(1, 3))
+        assert frozen.trainable_weights == frozen.own.weights
+        assert usual.trainable_weights == [usual.table, *usual.inner.weights, *usual.own.weights]
+        frozen = Net(trainable=False)
+        frozen.build((None, 3))
+        assert frozen.trainable_weights == frozen.own.weights
+        frozen = Net()
+        frozen.trainable = False
+        frozen.later.trainable = True  # told so before it is built, and it stays so
+        frozen(draw(1, 3))
+        assert frozen.trainable_weights == frozen.later.weights
+
     def test_call_with_a_training_argument_as_in_keras(self):
         class Noise(nn.Layer):
             def call(self, x, training=None):
@@ -164,6 +191,65 @@ class TestLayer:
         noise = Noise()
         assert noise(np.zeros(1)).item() == 0
         assert noise(np.zeros(1), training=True).item() == 1
+
+    def test_the_mode_of_the_moment_is_the_threads_own(self):
+        block, other = Block(3), Block(3)
+        block.rest[0].training = True  # lasts, below what holds for the moment
+        modes, here, there = {}, threading.Event(), threading.Event()
+
+        def second():
+            here.wait(10)
+            modes["second before"] = (block.training, block.rest[0].training)
+            with block._in_mode(False):
+                there.set()
+                modes["second"] = (block.training, block.rest[0].training)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        with block._in_mode(True):
+            here.set()
+            there.wait(10)
+            modes["first"] = (block.training, block.first.training, other.training, other.first.training)
+            with other._in_mode(False), block.first._in_mode(False):
+                modes["inside"] = (block.training, block.first.training)
+            block.first.training = False
+            modes["again"] = (block.training, block.first.training)
+        thread.join()
+        assert modes == {
+            "second before": (False, True),
+            "second": (False, False),
+            "first": (True, True, False, False),
+            "inside": (True, False),
+            "again": (True, True),
+        }
+        assert [layer.training for layer in block.all_layers()] == [False, False, True, False, False]
+
+    def test_the_mode_of_the_moment_ends_with_an_error(self):
+        block = Block(3)
+        with pytest.raises(ZeroDivisionError), block._in_mode(True):
+            _ = 1 / 0
+        assert not block.training
+
+    def test_layers_built_for_the_moment_are_in_its_modes(self):
+        class Late(nn.Layer):
+            def build(self, input_shape):
+                self.inner = nn.Dropout(0.5)
+
+            def call(self, x):
+                return self.inner(x)
+
+        model = nn.Sequential([Late()])
+        with model._in_mode(True):
+            with model._in_mode(False):
+                model(np.ones((1, 2)))
+                inner = model.layers[0].inner
+                assert not inner.training
+            assert inner.training
+            added = nn.Dropout(0.5)
+            model.add(added)
+            assert added.training
+        assert not inner.training
+        assert not added.training
 
     def test_several_inputs(self):
         class Sum(nn.Layer):
@@ -233,6 +319,9 @@ class TestLayer:
             nn.Dense(1, device="cpv")
         with pytest.raises(TypeError, match="Dense: device must be a name such as 'cpu', got 3"):
             nn.Dense(1, device=3)
+        assert nn.Input((3,), device="cpu").device == "cpu"
+        with pytest.raises(ValueError, match="Input: device 'cuda': this release has kernels for the CPU alone"):
+            nn.Input((3,), device="cuda")
 
     def test_to_device(self):
         x, tensor = np.ones(2), Tensor([1.0])
@@ -269,7 +358,8 @@ class TestConfigurations:
         assert (again.dtype, again.trainable) == (layer.dtype, layer.trainable)
 
     def test_every_layer_is_in_the_list(self):
-        assert {type(layer).__name__ for layer in LAYERS} == set(layers.__all__) - {"Layer", "Input"}
+        classes = {getattr(layers, name) for name in layers.__all__}
+        assert {type(layer) for layer in LAYERS} == classes - {nn.Layer, nn.Input}
 
     def test_a_class_without_get_config_comes_back_from_its_arguments(self):
         block = Block(3, depth=1, name="mine", dtype="float64")
@@ -321,8 +411,10 @@ class TestErrors:
             (
                 lambda: nn.Conv2D(1, 1, padding=1),
                 ValueError,
-                "Conv2D: padding must be 'valid', 'same' or ((top, bottom), (left, right)), got 1",
+                "Conv2D: padding must be 'valid', 'same' or ((top, bottom), (left, right)) with integers from 0, got 1",
             ),
+            (lambda: nn.Conv2D(1, 1, padding=((1.9, 1), (1, 1))), ValueError, "from 0, got ((1.9, 1), (1, 1))"),
+            (lambda: nn.Conv2D(1, 1, padding=((0, 0), (0, -1))), ValueError, "from 0, got ((0, 0), (0, -1))"),
             (
                 lambda: nn.Conv2D(1, 1, data_format="channels_first"),
                 ValueError,
@@ -342,6 +434,11 @@ class TestErrors:
             (lambda: nn.Dense(1, activation="rellu"), ValueError, "did you mean 'relu'?"),
             (lambda: nn.Dense(1, kernel_initializer="glorot"), ValueError, "initializer: unknown name 'glorot'"),
             (lambda: nn.Dense(1, dtype="float16"), TypeError, "Dense: dtype must be float32 or float64, got float16"),
+            (
+                lambda: nn.Dense(1, dtype="mixed_float16"),
+                TypeError,
+                "Dense: dtype must be float32 or float64, got mixed_float16",
+            ),
             (
                 lambda: nn.Dense(1, use_bais=False),
                 TypeError,
@@ -409,6 +506,20 @@ class TestErrors:
         shapes = f"{re.escape(str(second))}.*(?s:.*)in layer 'mine' .{type(layer).__name__}., called on shape"
         with pytest.raises(ValueError, match=shapes):
             nn.Sequential([layer])(np.zeros(second))
+
+    def test_a_declared_shape_that_the_input_does_not_have(self):
+        message = (
+            "Dense: the input has shape (None, 3) and the layer is declared for (None, 4): they must be equal, leave "
+            "its input_shape or input_dim out"
+        )
+        with pytest.raises(ValueError, match=re.escape(message)):
+            nn.Dense(2, input_dim=4)(np.zeros((1, 3)))
+        for shape in ((3,), (2, 4)):
+            with pytest.raises(ValueError, match="is declared for"):
+                nn.Sequential([nn.Input(shape), nn.Dense(2, input_dim=4)])
+        with pytest.raises(ValueError, match="is declared for"):
+            nn.Sequential([nn.Dense(3, input_dim=2), nn.Dense(2, input_dim=4)])
+        assert nn.Sequential([nn.Input((5, 3)), nn.LSTM(2, input_shape=(None, 3))]).input_shape == (None, 5, 3)
 
     def test_lengths_that_must_be_known(self):
         for layer, shape in (

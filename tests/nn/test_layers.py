@@ -1,6 +1,7 @@
 """Each layer against its formula in NumPy."""
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -170,6 +171,12 @@ class TestPooling:
         assert layer().compute_output_shape((None, 5, 7, 3)) == (None, 3)
         assert layer(keepdims=True).compute_output_shape((None, 5, 7, 3)) == (None, 1, 1, 3)
 
+    def test_short_names(self):
+        assert nn.MaxPool2D is nn.layers.MaxPool2D is nn.MaxPooling2D
+        assert nn.AvgPool2D is nn.layers.AvgPool2D is nn.AveragePooling2D
+        assert nn.GlobalMaxPool2D is nn.layers.GlobalMaxPool2D is nn.GlobalMaxPooling2D
+        assert nn.GlobalAvgPool2D is nn.layers.GlobalAvgPool2D is nn.GlobalAveragePooling2D
+
 
 class TestShaping:
     def test_flatten(self):
@@ -235,6 +242,11 @@ class TestDropout:
         y = nn.Dropout(0.5, **F64)(x, training=True)
         y.sum().backward()
         np.testing.assert_array_equal(x.grad, y.data)
+
+    @pytest.mark.parametrize("rate", [np.float32(0.5), np.float64(0.5), Fraction(1, 2), 0.5, 0, np.int64(0)])
+    def test_any_real_number_is_a_rate(self, rate):
+        assert nn.Dropout(rate).rate == rate
+        assert type(nn.Dropout(rate).get_config()["rate"]) is float
 
     @pytest.mark.parametrize("rate", [1, -0.1, 1.5, float("nan")])
     def test_rates(self, rate):

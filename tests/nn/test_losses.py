@@ -202,10 +202,24 @@ def test_a_loss_comes_back_from_its_configuration(loss):
         ),
         (
             "sparse_categorical_crossentropy",
-            LABELS + 0.5,
+            np.where(np.arange(5) < 3, LABELS, 0.5),
             SOFTMAX,
             ValueError,
-            "sparse_categorical_crossentropy: y_true has float64 values between integers: labels must be integers",
+            "sparse_categorical_crossentropy: y_true[3] is 0.5: labels must be integers from 0 to 3, as there are 4 cl",
+        ),
+        (
+            "sparse_categorical_crossentropy",
+            np.array([[[1, 0, np.nan], [0, 0, 2]]]),
+            SOFTMAX[:1].repeat(6, 0).reshape(1, 2, 3, 4),
+            ValueError,
+            "sparse_categorical_crossentropy: y_true[0, 0, 2] is nan: labels must be integers from 0 to 3",
+        ),
+        (
+            "sparse_categorical_crossentropy",
+            np.array([0, np.inf, 0, 0, 0]),
+            SOFTMAX,
+            ValueError,
+            "sparse_categorical_crossentropy: y_true[1] is inf: labels must be integers from 0 to 3",
         ),
         ("mse", BITS[:4], LOGITS, ValueError, "mean_squared_error: y_true is (4, 4) and y_pred (5, 4): they must be"),
         ("mse", BITS, (Tensor(BITS),) * 3, TypeError, "mean_squared_error: y_pred is a tuple of 3: a model trained"),
@@ -214,6 +228,19 @@ def test_a_loss_comes_back_from_its_configuration(loss):
 def test_targets_that_do_not_fit(loss, y_true, y_pred, error, message):
     with pytest.raises(error, match=re.escape(message)):
         losses.get(loss)(y_true, y_pred)
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_labels_are_checked_against_the_number_of_classes(wrong):
+    loss = losses.get("sparse_categorical_crossentropy")
+    for shape in ((5,), (5, 1)):
+        loss.check_targets(LABELS.reshape(shape), SOFTMAX)
+        labels = np.where(np.arange(5) == 2, wrong, LABELS).reshape(shape)
+        message = (
+            rf"sparse_categorical_crossentropy: label \(2,\) is {wrong}: labels must be integers from 0 to 3, as there"
+        )
+        with pytest.raises(ValueError, match=message):
+            loss.check_targets(labels, SOFTMAX, name="label {}".format)
 
 
 def test_errors():

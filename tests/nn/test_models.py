@@ -84,6 +84,44 @@ class TestSequential:
         assert y.dtype == model.dtype == np.float64
         np.testing.assert_allclose(y.data, x @ model.layers[0].kernel.data, rtol=1e-12)
 
+    def test_its_dtype_is_for_layers_that_have_none_of_their_own(self):
+        model = Sequential(dtype="float64")
+        model.add(nn.Dense(2, dtype="float32", input_dim=3))
+        model.add(nn.Dense(2))
+        inner = Sequential([nn.Flatten(), Sequential([nn.Dense(2)])])
+        model.add(inner)
+        inner.add(nn.Dense(1))
+        kinds = {layer.dtype.name for layer in model.all_layers()[2:]}
+        assert (model.dtype, model.layers[0].dtype, kinds) == (np.float64, np.float32, {"float64"})
+        assert {weight.dtype.name for weight in inner.weights} == {"float64"}
+        again = Sequential.from_config(model.get_config())
+        assert again.get_config() == model.get_config()
+        again.add(nn.Dense(1))
+        assert again.layers[-1].dtype == np.float64
+        built = Sequential([nn.Dense(2, input_dim=2)], name="built")
+        message = "Sequential.add: 'built' is float32 already and the model float64: make it with dtype='float64'"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            model.add(built)
+
+    def test_trainable_false_reaches_all_its_layers(self):
+        for model in (
+            Sequential([nn.Dense(2, input_dim=3), Sequential([nn.Dense(2)])], trainable=False),
+            Sequential([nn.Dense(2), Sequential([nn.Dense(2)])], trainable=False),
+        ):
+            model.add(nn.Dense(2))
+            model(np.zeros((1, 3)))
+            assert len(model.weights) == 6
+            assert model.trainable_weights == []
+            assert not any(layer.trainable for layer in model.all_layers())
+        model.layers[2].trainable = True
+        model.add(nn.Dense(2))
+        model(np.zeros((1, 3)))
+        assert model.trainable_weights == model.layers[2].weights
+        again = Sequential.from_config(model.get_config())
+        again(np.zeros((1, 3)))
+        assert [layer.trainable for layer in again.layers] == [False, False, True, False]
+        assert again.trainable_weights == again.layers[2].weights
+
     def test_a_batch_of_nothing(self):
         model = Sequential([nn.Dense(4, activation="relu"), nn.Dense(2, activation="softmax")])
         model(np.zeros((1, 3)))
@@ -103,6 +141,32 @@ class TestSequential:
             ValueError, match="Sequential.add: there is a layer named 'mine' already: names must differ"
         ):
             model.add(nn.Dense(2, name="mine"))
+
+    def test_a_layer_that_does_not_fit_leaves_no_trace(self):
+        model = Sequential([nn.Conv2D(2, 1, input_shape=(2, 2, 1))])
+        before = dict(vars(model))
+        with pytest.raises(ValueError, match="Conv2D: the input has shape .* it is smaller than the window of 9 cells"):
+            model.add(nn.Conv2D(2, 9))
+        assert vars(model) == before
+        model.add(nn.Flatten())
+        assert model.output_shape == (None, 8)
+
+    def test_a_first_layer_that_does_not_fit_leaves_no_trace(self):
+        model = Sequential()
+        with pytest.raises(ValueError, match="smaller than the window"):
+            model.add(nn.Conv2D(2, 9, input_shape=(2, 2, 1), dtype="float64"))
+        model.add(nn.Dense(2, input_dim=3))
+        assert (model.input_shape, model.dtype) == ((None, 3), np.float32)
+
+    def test_takes_another_input_shape_once_it_is_empty(self):
+        model = Sequential([nn.Dense(2, input_dim=3), nn.Dense(2)])
+        model.pop()
+        assert model.input_shape == (None, 3)
+        model.pop()
+        assert model.input_shape is None
+        assert not model.built
+        model.add(nn.Dense(2, input_dim=5))
+        assert (model.input_shape, model.output_shape) == ((None, 5), (None, 2))
 
     def test_empty(self):
         model = Sequential(name="empty")
@@ -135,6 +199,21 @@ class TestModel:
 
         assert names() == names()
         assert names()[:4] == ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"]
+
+    def test_get_layer(self):
+        net = Net()
+        assert net.get_layer(net.hidden.name) is net.get_layer(index=0) is net.hidden
+        assert net.get_layer(index=-1) is net.branches[1]
+        model = Sequential([nn.Dense(1, name="first")], name="mine")
+        for options, message in (
+            ({"name": "frist"}, "get_layer: layer of 'mine': unknown name 'frist': it must be one of first; did you"),
+            ({"index": 1}, "get_layer: index must be an integer below 1, the number of layers of 'mine', got 1"),
+            ({"index": "a"}, "get_layer: index must be an integer below 1, the number of layers of 'mine', got 'a'"),
+            ({}, "get_layer: give either name or index, got name=None and index=None"),
+            ({"name": "first", "index": 0}, "get_layer: give either name or index, got name='first' and index=0"),
+        ):
+            with pytest.raises(ValueError, match=re.escape(message)):
+                model.get_layer(**options)
 
     def test_build_by_hand(self):
         net = Net()

@@ -129,6 +129,40 @@ def test_parameters_without_gradient_stay_and_keep_their_state():
     assert a.grad is None
 
 
+def test_an_optimizer_that_has_made_steps_stays_with_its_parameters():
+    a, b, c = (Parameter(np.zeros(2)) for _ in range(3))
+    optimizer = nn.Adam(parameters=[a])
+    optimizer.bind([b])  # no steps yet
+    b.grad = np.ones(2)
+    optimizer.step()
+    state = optimizer.state_arrays()["0/m"].copy()
+    message = (
+        "Adam.bind: got 2 parameters, and the 1 that it has changed in 1 steps are others: each model needs an "
+        "optimizer of its own, compile with a new one"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        optimizer.bind([a, c])
+    assert optimizer.parameters == [b]
+    optimizer.bind([c, b])
+    np.testing.assert_array_equal(optimizer.state_arrays()["1/m"], state)
+
+
+def test_two_models_do_not_share_an_optimizer():
+    x, y, optimizer = RNG.random((8, 3)), RNG.random((8, 1)), nn.Adam()
+    one, other = (nn.Sequential([nn.Dense(1, input_dim=3)]) for _ in range(2))
+    for model in (one, other):
+        model.compile(optimizer, "mse")
+    one.fit(x, y, verbose=0)
+    before = other.get_weights()
+    with pytest.raises(ValueError, match="Adam.bind: .*each model needs an optimizer of its own"):
+        other.fit(x, y, verbose=0)
+    for old, new in zip(before, other.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    one.fit(x, y, verbose=0)
+    other.compile(nn.Adam(), "mse")
+    other.fit(x, y, verbose=0)
+
+
 OPTIMIZERS = [
     lambda: nn.SGD(0.1),
     lambda: nn.SGD(0.1, momentum=0.9, nesterov=True),

@@ -46,6 +46,16 @@ def path(tmp_path):
     return tmp_path / "model.safetensors"
 
 
+def edit_header(path, change):
+    """Rewrites a file with another header: `change` alters it, or returns what shall stand there instead."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["handloom"])
+    instead = change(header)
+    header = instead if isinstance(instead, (str, list)) else header
+    text = header if isinstance(header, str) else json.dumps(header)
+    save_file(load_file(path), path, metadata={"handloom": text})
+
+
 @pytest.mark.parametrize("make", [dense_model, conv_model, lambda: Dense(3, input_dim=6)])
 def test_weights_come_back(make, path):
     model, other = make(), make()
@@ -135,6 +145,92 @@ def test_training_goes_on_as_if_nothing_had_happened(optimizer, path):
     assert histories[0] == histories[1]
     assert set(histories[0]) == {"loss", "accuracy", "mse"}
     same_weights(model, again)
+
+
+def noisy_model():
+    return Sequential(
+        [nn.Input((6,)), nn.Dropout(0.3), Dense(8, activation="relu"), Sequential([nn.Dropout(0.4)]), Dense(3)]
+    )
+
+
+def test_dropout_and_shuffling_go_on_as_if_nothing_had_happened(path):
+    nn.set_random_seed(4)
+    model = noisy_model()
+    model.compile("adam", "mse")
+    model.fit(X, Y, batch_size=7, epochs=2, verbose=0)
+    model.save(path)
+    again = load_model(path)
+    histories = [m.fit(X, Y, batch_size=7, epochs=3, verbose=0).history["loss"] for m in (model, again)]
+    assert histories[0] == histories[1]
+    assert len(set(histories[0])) == 3
+    same_weights(model, again)
+
+
+def test_dropout_goes_on_in_another_process_with_another_seed(path):
+    model = noisy_model()
+    model.compile("adam", "mse")
+    model.fit(X, Y, batch_size=7, shuffle=False, verbose=0)
+    model.save(path)
+    data = path.with_name("data.npz")
+    np.savez(data, x=X, y=Y)
+    code = (
+        "import numpy as np\n"
+        "from handloom import nn\n"
+        f"data, model = np.load({str(data)!r}), nn.load_model({str(path)!r})\n"
+        "history = model.fit(data['x'], data['y'], batch_size=7, epochs=2, shuffle=False, verbose=0)\n"
+        "print([loss.hex() for loss in history.history['loss']])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    losses = model.fit(X, Y, batch_size=7, epochs=2, shuffle=False, verbose=0).history["loss"]
+    assert result.stdout.strip() == str([loss.hex() for loss in losses])
+
+
+def test_frozen_layers_come_back_frozen(path):
+    for make, custom_objects in ((lambda: Net(2), {"Net": Net}), (dense_model, None)):
+        model = make()
+        model(X)
+        model.trainable = False
+        model.layers[1].trainable = True
+        model.compile("adam", "mse")
+        model.fit(X, Y[:, : model(X).shape[1]], verbose=0)
+        model.save(path)
+        again = load_model(path, custom_objects=custom_objects)
+        assert [layer.trainable for layer in again.all_layers()] == [False, False, True]
+        assert again.trainable_weights == again.layers[1].weights
+
+
+def test_files_without_the_layers_state_can_be_read(path):
+    model = noisy_model()
+    model.save(path)
+    edit_header(path, lambda header: header.pop("layers"))
+    same_weights(load_model(path), model)
+
+
+def test_short_names_of_layers_are_saved_as_the_layers(path):
+    Sequential([nn.Input((4, 4, 1)), nn.MaxPool2D(), nn.GlobalAvgPool2D()]).save(path)
+    assert [type(layer) for layer in load_model(path).layers] == [nn.MaxPooling2D, nn.GlobalAveragePooling2D]
+
+
+def test_the_arguments_have_keras_names(path):
+    model = dense_model()
+    model.save_weights(filepath=path)
+    model.load_weights(filepath=path)
+    model.save(filepath=path, overwrite=True)
+    same_weights(load_model(filepath=path, device="cpu"), model)
+    with pytest.raises(ValueError, match="load_model: device 'cuda': this release has kernels for the CPU alone"):
+        load_model(path, device="cuda")
+
+
+@pytest.mark.parametrize("operation", ["save", "save_weights"])
+def test_files_are_not_overwritten_unless_they_may(operation, path):
+    save = getattr(dense_model(), operation)
+    save(path, overwrite=False)
+    before = path.read_bytes()
+    message = f"{operation}: {path} exists: choose another filepath, or pass overwrite=True"
+    with pytest.raises(FileExistsError, match=re.escape(message)):
+        save(path, overwrite=False)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_model_that_never_trained_comes_back_compiled(path):
@@ -372,6 +468,36 @@ class TestRefused:
         monkeypatch.undo()
         message = "was written by handloom .*, in format 2; this is .*, which reads formats up to 1: upgrade handloom"
         self.refused(path, ValueError, message, load="load_model")
+
+    @pytest.mark.parametrize("content", ["[1]", "3", '{"format": "new"}', '{"format": null}'])
+    @pytest.mark.parametrize("load", ["load_weights", "load_model"])
+    def test_metadata_of_another_form(self, path, content, load):
+        dense_model().save(path)
+        edit_header(path, lambda header: content)
+        self.refused(path, ValueError, f"{load}: {path} has damaged metadata: 'handloom' must be a JSON obj", load=load)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda header: header.pop("class_name"),
+            lambda header: header.pop("config"),
+            lambda header: header.pop("compile"),
+            lambda header: header.update(class_name=["Sequential"]),
+            lambda header: header.update(config=None),
+            lambda header: header["config"].pop("layers"),
+            lambda header: header["config"]["layers"][0].pop("config"),
+            lambda header: header["config"]["layers"][0]["config"].pop("units"),
+            lambda header: header.update(layers=[1]),
+            lambda header: header["layers"]["dense/"].update(what=1),
+            lambda header: header["compile"].pop("optimizer"),
+            lambda header: header["compile"]["optimizer"].update(config=3),
+        ],
+    )
+    def test_headers_in_which_something_is_missing(self, path, change):
+        dense_model(optimizer="adam").save(path)
+        edit_header(path, lambda header: (change(header), None)[1])
+        message = f"load_model: {path} has a header from which no model can be made (.*): it is damaged, or the classes"
+        self.refused(path, ValueError, re.escape(message).replace(re.escape(".*"), ".*"), load="load_model")
 
     def test_configurations_that_are_no_plain_data(self, path):
         class Odd(Net):

@@ -107,7 +107,7 @@ class TestFit:
         assert len({tuple(order) for order in orders}) == 4
         steps = [0, 1, 2, 6]
         for order, step in zip(orders, steps):
-            assert order == kernels.permutation(10, seed=3, stream=model._shuffles, step=step).tolist()
+            assert order == kernels.permutation(10, seed=3, stream=model._shuffles[1], step=step).tolist()
         model.rows.clear()
         model.fit(x, x, batch_size=4, shuffle=False, verbose=0)
         assert model.rows == list(range(10))
@@ -151,9 +151,20 @@ class TestFit:
         history = model.fit(X[:30], Y[:30], validation_data=(X[30:], Y[30:]), verbose=0).history
         np.testing.assert_allclose(history["val_loss"][0], model.evaluate(X[30:], Y[30:], verbose=0)[0])
 
+    def test_validation_batch_size(self):
+        record = Record()
+        data = {"validation_data": (X[:20], Y[:20]), "callbacks": record, "verbose": 0}
+        classifier().fit(X, Y, batch_size=25, **data)
+        classifier().fit(X, Y, batch_size=25, validation_batch_size=4, **data)
+        assert [call[1] for call in record.calls if call[0] == "on_test_batch_end"] == [0, *range(5)]
+
+    def test_no_validation_split_is_none(self):
+        assert list(classifier().fit(X, Y, validation_split=None, verbose=0).history) == ["loss", "accuracy"]
+
     def test_initial_epoch(self):
         model = classifier()
         assert model.fit(X, Y, epochs=5, initial_epoch=3, verbose=0).epoch == [3, 4]
+        assert model.fit(X, Y, epochs=5, initial_epoch=np.int64(4), verbose=0).epoch == [4]
 
     def test_frozen_layers_stay(self):
         model = classifier()
@@ -208,13 +219,67 @@ class TestFit:
         assert seen == [True] + [False] * 5 + [True]
         assert not model.training
 
+    @pytest.mark.parametrize("mode", [False, True])
+    def test_afterwards_the_mode_is_what_it_was(self, mode):
+        model = classifier()
+        model.training = mode
+        model.fit(X, Y, verbose=0)
+        assert [layer.training for layer in model.all_layers()] == [mode] * 3
+        with pytest.raises(ValueError, match="they must be equal"):
+            model.fit(X, Y[:, :2], verbose=0)
+        assert [layer.training for layer in model.all_layers()] == [mode] * 3
+
+    def test_layers_that_the_first_call_builds_train(self):
+        class Late(nn.Layer):
+            def build(self, input_shape):
+                self.drop = nn.Dropout(0.5)
+
+            def call(self, x):
+                seen.append(self.drop.training)
+                return self.drop(x)
+
+        seen = []
+        model = Sequential([Late(), nn.Dense(3)])
+        model.compile("sgd", "mse")
+        model.fit(X, Y, verbose=0)
+        assert seen == [True, True]
+        assert not model.layers[0].drop.training
+
     def test_nothing_of_a_step_stays(self):
         model = classifier()
         model.fit(X, Y, verbose=0)
         assert all(weight.grad is None for weight in model.weights)
 
+    def test_gradients_from_before_do_not_enter(self):
+        model, fresh = classifier(), classifier()
+        (model(X) ** 2).sum().backward()
+        for each in (model, fresh):
+            each.fit(X, Y, shuffle=False, verbose=0)
+        for found, expected in zip(model.get_weights(), fresh.get_weights()):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_an_interrupted_step_leaves_no_gradients(self, monkeypatch):
+        def interrupted():
+            raise KeyboardInterrupt
+
+        model = classifier()
+        monkeypatch.setattr(model.optimizer, "step", interrupted)
+        for train in (model.fit, model.train_on_batch):
+            with pytest.raises(KeyboardInterrupt):
+                train(X, Y)
+            assert all(weight.grad is None for weight in model.weights)
+            assert not model.training
+
 
 class TestMeasures:
+    @pytest.mark.parametrize("shape", [(6,), (2, 3)])
+    def test_predictions_are_an_array_of_their_own(self, shape):
+        x = np.ones((4, 6), np.float32)
+        model = Sequential([nn.Reshape(shape)])
+        for y in (model.predict(x, verbose=0), model.predict_on_batch(x)):
+            y[...] = 2
+        assert (x == 1).all()
+
     def test_evaluate(self):
         model = classifier()
         p = model.predict(X, verbose=0)
@@ -263,6 +328,16 @@ class TestMeasures:
 
 
 class TestCallbacks:
+    def test_a_single_one_or_none(self):
+        stop = nn.EarlyStopping("loss", mode="max")
+        assert classifier().fit(X, Y, epochs=9, callbacks=stop, verbose=0).epoch == [0, 1]
+        assert classifier().fit(X, Y, epochs=2, callbacks=None, verbose=0).epoch == [0, 1]
+
+    def test_early_stopping_without_validation_lets_training_go_on(self):
+        with pytest.warns(UserWarning, match="EarlyStopping does nothing: monitor: unknown name 'val_loss'"):
+            history = classifier().fit(X, Y, epochs=2, callbacks=[nn.EarlyStopping()], verbose=0)
+        assert history.epoch == [0, 1]
+
     def test_every_moment_in_order(self):
         record = Record()
         model = classifier(metrics=[])
@@ -309,8 +384,9 @@ class TestCallbacks:
         assert history.history["learning_rate"] == [0.4, 0.2]
 
     def test_other_things(self):
-        with pytest.raises(TypeError, match="callbacks: each must be a Callback, got 3"):
-            classifier().fit(X, Y, callbacks=[3], verbose=0)
+        for wrong in (3, [3], [nn.History(), 3]):
+            with pytest.raises(TypeError, match="callbacks: each must be a Callback, got 3"):
+                classifier().fit(X, Y, callbacks=wrong, verbose=0)
 
 
 class TestOutput:
@@ -334,6 +410,17 @@ class TestOutput:
         assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+class Endless:
+    """Batches by their number, as `keras.utils.Sequence` has them: to iterate over it never ends."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        assert index < 9, "somebody iterates"
+        return X, Y
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("call", "message"),
@@ -344,7 +431,13 @@ class TestErrors:
             (lambda m: m.fit(X[:0], Y[:0], verbose=0), "fit: x has shape (0, 6): there must be at least one sample"),
             (lambda m: m.fit(X, np.array(1.0), verbose=0), "fit: y has shape (): there must be at least one sample"),
             (lambda m: m.predict(X[:0], verbose=0), "predict: x has shape (0, 6): there must be at least one sample"),
-            (lambda m: m.predict_on_batch(X[:0]), "predict: x has shape (0, 6): there must be at least one"),
+            (lambda m: m.predict_on_batch(X[:0]), "predict_on_batch: x has shape (0, 6): there must be at least one"),
+            (lambda m: m.predict_on_batch(None), "predict_on_batch: x is missing: pass an array with one sample a row"),
+            (
+                lambda m: m.fit([[1, 2], [3]], Y),
+                "fit: x is a ragged list: all samples must have the same shape, pad th",
+            ),
+            (lambda m: m.fit(X, (Y, 3)), "fit: y is a ragged tuple: all samples must have the same shape, pad them"),
             (lambda m: m.train_on_batch(X[:0], Y[:0]), "train_on_batch: x has shape (0, 6): there must be at least"),
             (
                 lambda m: m.fit(X[:, :5], Y, verbose=0),
@@ -361,14 +454,31 @@ class TestErrors:
             ),
             (
                 lambda m: m.fit(X, LABELS, verbose=0),
-                "categorical_crossentropy: y_true is (32,) and y_pred (32, 3): they must be equal; for labels",
+                "fit: categorical_crossentropy: y_true is (50,) and y_pred (50, 3): they must be equal; for labels",
             ),
             (
                 lambda m: m.fit(X, Y[:, :2], verbose=0),
-                "categorical_crossentropy: y_true is (32, 2) and y_pred (32, 3): they must be equal",
+                "fit: categorical_crossentropy: y_true is (50, 2) and y_pred (50, 3): they must be equal",
+            ),
+            (
+                lambda m: m.fit(X, Y, validation_data=(X[:9], LABELS[:9]), verbose=0),
+                "fit(validation_data): categorical_crossentropy: y_true is (9,) and y_pred (9, 3): they must be equal;",
+            ),
+            (
+                lambda m: m.evaluate(X, Y[:, :2], verbose=0),
+                "evaluate: categorical_crossentropy: y_true is (50, 2) and y_pred (50, 3): they must be equal",
+            ),
+            (
+                lambda m: m.train_on_batch(X, Y[:, :2]),
+                "categorical_crossentropy: y_true is (50, 2) and y_pred (50, 3): they must be equal",
             ),
             (lambda m: m.fit(X, Y, batch_size=0, verbose=0), "fit: batch_size must be a positive integer, got 0"),
             (lambda m: m.fit(X, Y, epochs=0, verbose=0), "fit: epochs must be a positive integer, got 0"),
+            (lambda m: m.fit(X, Y, initial_epoch=-1), "fit: initial_epoch must be an integer from 0 on, got -1"),
+            (
+                lambda m: m.fit(X, Y, validation_batch_size=0),
+                "fit: validation_batch_size must be a positive integer, got 0",
+            ),
             (lambda m: m.predict(X, batch_size=-1), "predict: batch_size must be a positive integer, got -1"),
             (
                 lambda m: m.fit(X, Y, validation_split=1.0, verbose=0),
@@ -408,6 +518,14 @@ class TestErrors:
         [
             (lambda m: m.fit({"x": X}, Y), "fit: x is a dict: it must be one array; for several inputs write a loop"),
             (lambda m: m.fit(np.array([["a"] * 6]), Y[:1]), "fit: x holds <U1: it must hold numbers"),
+            (
+                lambda m: m.fit(Endless()),
+                "fit: x is a Endless: it must be an array or a list; for generators write a loop with train_on_batch",
+            ),
+            (lambda m: m.fit(X, (row for row in Y)), "fit: y is a generator: it must be an array or a list"),
+            (lambda m: m.fit(X, Y, validation_data=(X, Endless())), "fit(validation_data): y is a Endless: it must be"),
+            (lambda m: m.predict("text"), "predict: x is a str: it must be an array or a list"),
+            (lambda m: m.fit(X, Y, initial_epoch=2.0), "fit: initial_epoch must be an integer from 0 on, got 2.0"),
             (lambda m: m.compile("adam", "mse", metrics="accuracy"), "compile: metrics must be a list such as ['accur"),
         ],
     )
@@ -445,10 +563,132 @@ class TestErrors:
         assert all(np.isfinite(weight).all() for weight in model.get_weights())
         assert not model.training
 
+    @pytest.mark.parametrize("loss", ["categorical_crossentropy", "mse"])  # NaN and Inf
+    @pytest.mark.parametrize("name", ["x", "y"])
+    def test_inf_in_the_data_stops_training(self, name, loss):
+        data = {"x": X.copy(), "y": Y.copy()}
+        data[name][23, 1] = np.inf
+        model = Sequential([nn.Dense(3, activation="softmax" if loss != "mse" else None, dtype="float64")])
+        model.compile("sgd", loss)
+        message = rf"fit: the loss is (NaN|Inf) in batch 3 of 5, epoch 1: {name}\[23\] has Inf, and 1 of the batch's 10"
+        with pytest.raises(ValueError, match=message):
+            model.fit(**data, batch_size=10, shuffle=False, verbose=0)
+        assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+    def test_nan_in_a_batch_of_ones_own(self):
+        x = X.copy()
+        x[23] = np.nan
+        with pytest.raises(ValueError, match=r"^train_on_batch: the loss is NaN in batch 1 of 1, epoch 1: x\[23\] has"):
+            classifier().train_on_batch(x, Y)
+
+    def test_nan_among_labels(self):
+        labels = LABELS.astype(np.float32)
+        labels[23] = np.nan
+        model = classifier(loss="sparse_categorical_crossentropy")
+        before = model.get_weights()
+        rule = "is nan: labels must be integers from 0 to 2"
+        message = rf"^fit: sparse_categorical_crossentropy: y\[23\] in batch 3 of 5 {rule}"
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, labels, batch_size=10, shuffle=False, verbose=0)
+        with pytest.raises(ValueError, match=rf"sparse_categorical_crossentropy: y_true\[23\] {rule}"):
+            model.train_on_batch(X, labels)
+        for a, b in zip(before, model.get_weights()):
+            np.testing.assert_array_equal(a, b)
+
+    @pytest.mark.parametrize("built", [False, True])
+    @pytest.mark.parametrize(
+        ("options", "operation"),
+        [
+            ({}, "fit"),
+            ({"validation_split": 0.2}, "fit(validation_split)"),
+            ({"validation_data": (X, np.where(np.arange(50) == 45, 7, LABELS))}, "fit(validation_data)"),
+        ],
+    )
+    def test_labels_that_are_no_class_change_nothing(self, options, operation, built):
+        y = LABELS if "validation_data" in options else np.where(np.arange(50) == 45, 7, LABELS)
+        model = Sequential([nn.Dense(3, activation="softmax", dtype="float64")])
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        weights = []
+        model.layers[0].call = lambda x: (weights.append(model.get_weights()), nn.Dense.call(model.layers[0], x))[1]
+        if built:
+            model.predict(X, verbose=0)
+        message = (
+            rf"^{re.escape(operation)}: sparse_categorical_crossentropy: y\[45\] in batch \d of \d is 7: labels must"
+        )
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, y, batch_size=16, verbose=0, **options)
+        assert model.optimizer.iterations == 0
+        for a, b in zip(weights[0], model.get_weights()):
+            np.testing.assert_array_equal(a, b)
+
+    def test_the_batch_of_a_label_follows_the_order(self):
+        y = np.where(np.arange(50) == 45, -1, LABELS)
+        model = classifier(loss="sparse_categorical_crossentropy")
+        with pytest.raises(ValueError, match=r"y\[45\] in batch (\d) of 5 is -1") as info:
+            model.fit(X, y, batch_size=10, verbose=0)
+        order = kernels.permutation(50, seed=nn.utils.get_seed(), stream=model._shuffles[1], step=0).tolist()
+        assert f"in batch {order.index(45) // 10 + 1} of 5" in str(info.value)
+
+    def test_labels_for_validation_on_another_length(self):
+        model = Sequential([nn.LSTM(4, return_sequences=True), nn.Dense(3, activation="softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        x, y = RNG.random((5, 4, 6)), RNG.integers(0, 3, (5, 4))
+        long, labels = RNG.random((3, 9, 6)), RNG.integers(0, 3, (3, 9))
+        assert "val_loss" in model.fit(x, y, validation_data=(long, labels), verbose=0).history
+        labels[2, 7] = 3
+        with pytest.raises(
+            ValueError, match=r"^fit\(validation_data\): .* y\[2, 7\] in batch 1 of 1 is 3: labels must"
+        ):
+            model.fit(x, y, validation_data=(long, labels), verbose=0)
+        with pytest.raises(ValueError, match=r"^fit\(validation_data\): .* y_true is \(3, 4\) and y_pred \(3, 9, 3\)"):
+            model.fit(x, y, validation_data=(long, labels[:, :4]), verbose=0)
+        assert model.optimizer.iterations == 1
+
+    def test_labels_of_evaluate_are_counted_in_all_its_samples(self):
+        y = np.where(np.arange(50) == 45, 7, LABELS)
+        model = classifier(loss="sparse_categorical_crossentropy")
+        with pytest.raises(
+            ValueError, match=r"^evaluate: sparse_categorical_crossentropy: y\[45\] in batch 5 of 5 is 7"
+        ):
+            model.evaluate(X, y, batch_size=10, verbose=0)
+
+    def test_a_loss_of_ones_own_is_not_asked_what_fits(self):
+        def pairs(y_true, y_pred):
+            return (y_pred.reshape(-1, 2, 3)[:, 0] - y_pred.reshape(-1, 2, 3)[:, 1]).mean()
+
+        class Doubled(nn.Model):
+            def __init__(self):
+                super().__init__()
+                self.dense = nn.Dense(6)
+
+            def call(self, x):
+                return self.dense(x).reshape(-1, 3)
+
+        model = Doubled()
+        model.compile("sgd", pairs)
+        model.fit(X, LABELS, validation_split=0.5, verbose=0)
+        assert model.optimizer.iterations == 1
+
+    @pytest.mark.parametrize("metric", ["sparse_categorical_accuracy", "without_measure"])
+    def test_a_metric_that_does_not_fit_changes_nothing(self, metric):
+        class KerasStyle(nn.metrics.Metric):
+            def update_state(self, y_true, y_pred, sample_weight=None):
+                self.total += 1
+
+        model = classifier(metrics=[KerasStyle() if metric == "without_measure" else metric])
+        before = model.get_weights()
+        with pytest.raises((ValueError, NotImplementedError), match="labels|KerasStyle: a metric must define measure"):
+            model.fit(X, Y, verbose=0)
+        assert model.optimizer.iterations == 0
+        for a, b in zip(before, model.get_weights()):
+            np.testing.assert_array_equal(a, b)
+
     def test_nan_from_weights_that_ran_away(self):
         model = classifier(nn.SGD(0.1))
         model.weights[0].data[0, 0] = np.nan
-        with pytest.raises(ValueError, match="batch 1 of 2, epoch 1: the batch has no NaN, so the weights have grown"):
+        with pytest.raises(
+            ValueError, match="batch 1 of 2, epoch 1: the batch has neither NaN nor Inf, so the weights"
+        ):
             model.fit(X, Y, verbose=0)
 
     def test_several_outputs(self):
