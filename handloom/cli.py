@@ -90,7 +90,7 @@ def _warmup(options) -> None:
 
 
 def _cache(options) -> None:
-    from .kernels.jit import cache_folder
+    from .kernels.store import cache_folder
 
     if options.action == "clear":
         from .info import clear_cache

@@ -17,7 +17,7 @@ def facts() -> dict[str, str]:
 
     from .bench.machine import describe
     from .kernels import simd
-    from .kernels.jit import cache_folder
+    from .kernels.store import cache_folder
 
     threads = numba.get_num_threads()  # asking is what loads a threading layer
     machine = describe(threads)
@@ -46,7 +46,7 @@ def clear_cache() -> int:
 
 def _cache_folders() -> Iterator[Path]:
     """The folders that `kernels.jit` made, one for each state of the sources."""
-    from .kernels.jit import cache_folder
+    from .kernels.store import cache_folder
 
     for folder in sorted(cache_folder().glob("*")):
         if folder.is_dir() and re.fullmatch("[0-9a-f]{12}-[0-9a-f]{8}", folder.name):

@@ -6,22 +6,15 @@
 **Cache.** Numba's own cache keys a function by its file's time stamp, forgets what that file imports, and keeps
 an index that two processes can race for. Here every compiled signature is one file of its own, in a folder named
 after a hash of all sources the kernel's module imports (and of the versions and the processor): an edit anywhere
-below a kernel leads to a new folder, a file is written aside and renamed, and there is no index to disagree with.
-A lock file per signature lets one process compile while the others wait for its result. Each file starts with a
-checksum of the rest: one that was cut short or damaged is compiled anew instead of being run.
-
-The cache lives in `$HANDLOOM_CACHE_DIR`, else `$XDG_CACHE_HOME/handloom`, else `~/.cache/handloom`. Where that is
-not writable, kernels that are not in it are compiled anew in every process, and one line on stderr says so.
+below a kernel leads to a new folder, and there is no index to disagree with. store.py says how the files are shared.
 """
 
-import fcntl
 import functools
 import hashlib
 import os
 import pickle
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import llvmlite
@@ -29,6 +22,8 @@ import numba
 import numpy
 from numba.core import caching, compiler
 from numba.core.serialize import dumps
+
+from . import store
 
 # Flags that keep NaN and Inf: products may join sums, sums may be reordered by the vectoriser.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -38,13 +33,6 @@ FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 _KERNELS = __package__
 _IMPORT = re.compile(rf"^[ \t]*from (\.+|{re.escape(_KERNELS)}\b)([\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 _COMMENT = re.compile("#.*")
-
-
-def cache_folder() -> Path:
-    """The folder that compiled kernels are kept in; it need not exist yet."""
-    if folder := os.environ.get("HANDLOOM_CACHE_DIR"):
-        return Path(folder).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handloom"
 
 
 def _imported_files(path: Path) -> list[Path]:
@@ -93,46 +81,6 @@ def machine_hash() -> str:
     return hashlib.sha256(repr((versions, codegen, settings)).encode()).hexdigest()[:8]
 
 
-def _say(text: str) -> None:
-    print(f"handloom: {text}", file=sys.stderr, flush=True)
-
-
-@functools.cache
-def _say_compiling(kept: bool) -> None:
-    """One line, the first time this process has to compile anything."""
-    how_long = f"once; kept in {cache_folder()}" if kept else "for this process only"
-    _say(f"compiling kernels for this machine ({how_long})")
-
-
-@functools.cache
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError as error:
-        _say_not_kept(cache_folder(), error.strerror)
-        return False
-
-
-@functools.cache
-def _say_not_kept(folder: Path, why: str) -> None:
-    _say(
-        f"cannot keep compiled kernels in {folder} ({why}): they are compiled anew in every process; "
-        "set HANDLOOM_CACHE_DIR to a folder that can be written"
-    )
-
-
-def _lock(file: Path):
-    """The file, open and locked by this process alone; None on a file system that knows no locks."""
-    try:
-        lock = open(file, "w")  # noqa: SIM115, it stays open until `release`
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
-        return None
-    return lock
-
-
 class KernelCache(caching._Cache):
     """Numba's cache interface for one function: one file per signature, no index."""
 
@@ -143,7 +91,7 @@ class KernelCache(caching._Cache):
 
     @property
     def cache_path(self):
-        return str(cache_folder() / f"{self._source_hash}-{machine_hash()}")
+        return str(store.cache_folder() / f"{self._source_hash}-{machine_hash()}")
 
     def enable(self):
         pass
@@ -156,12 +104,7 @@ class KernelCache(caching._Cache):
 
     def _read(self, file, target_context):
         """The compiled result kept in a file; None where there is none or the file is damaged."""
-        try:
-            kept = file.read_bytes()
-        except OSError:
-            return None
-        checksum, payload = kept[:32], kept[32:]
-        if hashlib.sha256(payload).digest() != checksum:
+        if (payload := store.read(file)) is None:
             return None
         result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
         # What has to be started before this runs (a pool of threads) is needed by whatever is compiled against it too.
@@ -174,42 +117,28 @@ class KernelCache(caching._Cache):
         file = self._file(sig)
         if (result := self._read(file, target_context)) is not None:
             return result
-        if not (kept := _writable(file.parent)):
-            _say_compiling(kept)
+        if not (kept := store.writable(file.parent)):
+            store.say_compiling(kept)
             return None
-        lock = self._locks[sig] = _lock(file.with_suffix(".lock"))
+        lock = self._locks[sig] = store.lock_file(file.with_suffix(".lock"))
         if lock and (result := self._read(file, target_context)) is not None:  # another process was first
             self.release(sig)
             return result
-        _say_compiling(kept)
+        store.say_compiling(kept)
         return None
 
     def save_overload(self, sig, result):
         file = self._file(sig)
-        if not _writable(file.parent):
-            return
-        payload = dumps(result._reduce())
-        try:
-            handle, temporary = tempfile.mkstemp(dir=file.parent)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(hashlib.sha256(payload).digest() + payload)
-                os.replace(temporary, file)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-        except OSError as error:
-            _say_not_kept(cache_folder(), error.strerror)
+        if store.writable(file.parent):
+            store.write(file, dumps(result._reduce()))
 
     def release(self, sig):
         """Let the processes that wait for this signature go on."""
         if lock := self._locks.pop(sig, None):
-            # Closing alone would not do: a child forked meanwhile shares the lock and would keep it.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            lock.close()
+            store.unlock(lock)
 
 
-def _closure(function):
+def closure_of(function):
     """What a function closes over: source files, and a text for each value, the same in every process."""
     sources, texts = [function.__code__.co_filename], []
     for value in (cell.cell_contents for cell in function.__closure__ or ()):
@@ -237,7 +166,7 @@ def jit(function=None, *, parallel=False, inline=False, inner=False, name=None):
     dispatcher = numba.njit(**options)(function)
     if not os.path.isfile(function.__code__.co_filename):  # typed into a notebook or a prompt
         return dispatcher
-    sources, values = _closure(function)
+    sources, values = closure_of(function)
     name = name or f"{function.__module__}.{function.__qualname__}"
     cache = dispatcher._cache = KernelCache(sources, (name, parallel, inline, inner, values))
     compile_signature = dispatcher.compile

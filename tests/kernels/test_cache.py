@@ -12,7 +12,7 @@ import pytest
 from processes import COUNTING, finish, run, start
 
 from handloom import kernels
-from handloom.kernels import jit
+from handloom.kernels import jit, store
 
 HELPER = """
 from handloom.kernels.jit import jit
@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(package):
 
 
 def test_what_a_read_only_folder_holds_is_used(package):
-    read_only = "from handloom.kernels import jit\njit._writable = lambda folder: False\n"
+    read_only = "from handloom.kernels import store\nstore.writable = lambda folder: False\n"
     run(CALL + "call('float32')", package)
     assert run(CALL + read_only + "call('float32')\nprint(compiled())", package) == ("0\n", "")
 
@@ -175,7 +175,7 @@ def free():
 def test_a_child_forked_while_its_parent_compiles_does_not_keep_the_lock(tmp_path):
     file = tmp_path / "x.lock"
     cache = jit.KernelCache((__file__,), ("x",))
-    cache._locks["sig"] = lock = jit._lock(file)
+    cache._locks["sig"] = lock = store.lock_file(file)
     inherited = os.dup(lock.fileno())  # what a fork leaves in the child
     cache.release("sig")
     with open(file, "w") as other:
@@ -206,13 +206,13 @@ def test_functions_without_a_file_are_compiled_and_not_kept(package):
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HANDLOOM_CACHE_DIR", str(tmp_path / "a"))
-    assert jit.cache_folder() == tmp_path / "a"
+    assert store.cache_folder() == tmp_path / "a"
     monkeypatch.delenv("HANDLOOM_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert jit.cache_folder() == tmp_path / "b" / "handloom"
+    assert store.cache_folder() == tmp_path / "b" / "handloom"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert jit.cache_folder() == tmp_path / ".cache" / "handloom"
+    assert store.cache_folder() == tmp_path / ".cache" / "handloom"
 
 
 # What the cache relies on, held against all kernels there are.

@@ -10,8 +10,8 @@ from processes import run
 
 from handloom import kernels
 from handloom.kernels import simd
-from handloom.kernels.jit import cache_folder
 from handloom.kernels.recurrent import reference
+from handloom.kernels.store import cache_folder
 
 VARIANTS = ("steps", "fused")
 N, T, I, H = 9, 4, 3, 5
