@@ -1,13 +1,15 @@
 """From the arrays' type to the device, and from a variant's name to its launcher.
 
-NumPy arrays mean the CPU, CuPy arrays the GPU. There is no fallback: a mixture, or a type that nobody knows, is an
-error that says so.
+NumPy arrays mean the CPU, CuPy arrays the GPU, and `arrays.SimulatedArray` the GPU's kernels in the simulator. There is
+no fallback: a mixture, or a type that nobody knows, is an error that says so.
 """
 
 from functools import cache
 from importlib import import_module
 
 import numpy as np
+
+from .arrays import SimulatedArray
 
 
 def device_of(op: str, **arrays) -> str:
@@ -33,7 +35,7 @@ def _device_of_others(op, arrays):
 
 def _device_of_type(op: str, name: str, array) -> str:
     if isinstance(array, np.ndarray):
-        return "cpu"
+        return "cuda" if isinstance(array, SimulatedArray) else "cpu"
     if type(array).__module__.split(".")[0] == "cupy":
         return "cuda"
     raise TypeError(f"{op}: {name} is a {type(array).__name__}: must be a NumPy or a CuPy array, np.asarray makes one")
@@ -52,11 +54,13 @@ class Variants:
 
         Variants("matmul", __name__, cpu={"naive": "cpu:matmul_naive", "packed": "cpu:matmul_packed"})
 
-    The last one named is the default. `variants[device]` lists the names; `launcher(device, name)` gives the function.
+    The last one named is the default, unless `default` names for a device a function that chooses one of them by shape
+    and dtype. `variants[device]` lists the names; `launcher(device, name)` gives the function.
     """
 
-    def __init__(self, op: str, package: str, **devices: dict[str, str]):
-        self._op, self._package, self._devices, self._found = op, package, devices, {}
+    def __init__(self, op: str, package: str, *, default: dict[str, str] | None = None, **devices: dict[str, str]):
+        self._op, self._package, self._devices, self._default = op, package, devices, default or {}
+        self._found = {}
 
     def __getitem__(self, device: str) -> dict[str, str]:
         return self._devices[device]
@@ -79,8 +83,10 @@ class Variants:
                 f"{self._op}: no kernel for {device} arrays: there are kernels for {', '.join(self._devices)}"
             )
         if variant is None:
-            variant = next(reversed(ladder))
-        if variant not in ladder:
+            place = self._default.get(device) or ladder[next(reversed(ladder))]
+        elif variant in ladder:
+            place = ladder[variant]
+        else:
             raise ValueError(f"{self._op}: variant is {variant!r}: must be one of {', '.join(map(repr, ladder))}")
-        module, function = ladder[variant].split(":")
+        module, function = place.split(":")
         return getattr(import_module(f"{self._package}.{module}"), function)

@@ -10,6 +10,9 @@ For all of them: `x` is float32 or float64 of any shape and strides, the result 
 Elementwise results are within 4 ulp of the exact ones, also where they are denormal (on processors without fused
 multiply-add, gelu far below zero is not); at -Inf and Inf they are the functions' limits, and NaN stays NaN. Empty
 arrays give empty arrays. `TypeError` for other dtypes, `ValueError` for a gradient of another shape.
+
+Arrays that are not C-contiguous are copied first. Otherwise there is no workspace, but for softmax and log_softmax
+along another axis than the last: x once more, backward dy and y once more.
 """
 
 from typing import NamedTuple

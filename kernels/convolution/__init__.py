@@ -82,11 +82,20 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
     -------
     y : (N, OH, OW, F), with OH = (H + top + bottom - (KH - 1) * DH - 1) // SH + 1, and OW alike.
 
-    Workspace: w once more, in panels; x once more where padding is not zero; index tables of one image, or of a few
-    small ones, kept for the 128 latest geometries. The gradient of x also needs dz with zeros around it; that of w
-    partial sums (16 dw at most, and no more than 524,288 numbers beside dw) and for each of about 32 chunks a panel
-    of dz. The variant im2col (and the gradient of an x of very few channels) needs KH * KW times the size of one
-    image, or 524,288 numbers where that is less.
+    Workspace, besides index tables of one image, or of a few small ones, kept for the 128 latest geometries:
+
+        all variants  x with its zeros, where there are any; backward also dz, as large as y, where there is an
+                      activation, and where there is one or a bias 16 rows of it
+        naive         dx with its zeros
+        im2col        KH KW C / groups numbers for each pixel of as many images as fit into 524,288 numbers, or of one;
+                      what `matmul` takes for a product with these; dx with its zeros, where there are any; dw once
+                      more; with several groups also a group of w and of those images' y
+        direct,       w in panels, a group's filters (for dx its channels) rounded up to 16, or 8 with float64; for dx
+        threaded      dz with zeros around it; for dw partial sums, 16 dw at most and no more than 524,288 numbers, and
+                      panels of 32 filters of dz (16 with float64), about 16,384 pixels of it or twice all pixels
+
+    The variant threaded computes a dx of very few channels (up to 4, or 2 with float64) as im2col does. Arrays that are
+    not C-contiguous are copied first.
 
     Raises
     ------
@@ -118,10 +127,10 @@ def conv2d_forward(x, w, b=None, *, strides=1, padding="valid", dilation=1, grou
 def conv2d_backward(dy, saved, needs=None):
     """(dx, dw, db) from dy (N, OH, OW, F); None where `needs`, three bools, says so, and db where there was no bias."""
     x, w, has_bias, y, geometry, activation, variant = saved
+    rung = VARIANTS["conv2d"].launcher(device_of("conv2d_backward", dy=dy, x=x), variant)
     need_x, need_w, need_b = checks.wanted("conv2d_backward", needs, ("x", "w", "b"))
     checks.floats("conv2d_backward", x=x, dy=dy)
     checks.shape("conv2d_backward", (geometry.N, geometry.OH, geometry.OW, geometry.F), dy=dy)
-    rung = VARIANTS["conv2d"].launcher(device_of("conv2d_backward", dy=dy, x=x), variant)
     from ..gemm import cpu
 
     dz, db = np.ascontiguousarray(dy), None

@@ -5,6 +5,19 @@
 
 The text on the whole family: K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 ACM TOMS 34 (2008).
+
+Workspace of one product of (M, K) and (K, N), for each variant:
+
+    naive, blocked   none
+    packed           B once more, N rounded up to 32, and four rows of A
+    simd             of B what a K block takes: at most 4 KB for each column, N rounded up to 32 (16 with float64);
+                     and 256 KB of the stack
+    threaded         as simd, on each thread's stack; or where M <= 112 a copy of C for each 2 KB of a row of A, 16 at
+                     most; or where M <= 64 A once more, M rounded up to 32. The shape decides which. A B of at most
+                     4096 numbers that is not C-contiguous is copied.
+
+Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are. The GPU's
+variants take no workspace.
 """
 
 from typing import NamedTuple
@@ -12,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
+from ..arrays import namespace
 from ..dispatch import Variants, backend, device_of
 
 # Activations whose derivative follows from their own output, so that nothing else need be kept for backward.
@@ -24,9 +38,15 @@ _LADDER = {
     "simd": "cpu:gemm_simd",
     "threaded": "cpu:gemm_threaded",
 }
+_CUDA_LADDER = {
+    "naive": "cuda:gemm_naive",
+    "shared": "cuda:gemm_shared",
+    "registers": "cuda:gemm_registers",
+    "vectors": "cuda:gemm_vectors",
+}
 VARIANTS = {
-    "matmul": Variants("matmul", __name__, cpu=_LADDER),
-    "dense": Variants("dense", __name__, cpu=_LADDER),
+    op: Variants(op, __name__, cpu=_LADDER, cuda=_CUDA_LADDER, default={"cuda": "cuda:gemm_default"})
+    for op in ("matmul", "dense")
 }
 
 
@@ -58,11 +78,12 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
     ----------
     a : (..., M, K) float32 | float64, any strides; (..., K, M) with transpose_a
     b : (..., K, N), dtype as a; (..., N, K) with transpose_b
-    out : (..., M, N), C-contiguous, dtype as a; may not overlap a or b
-    variant : a name in VARIANTS["matmul"]["cpu"]: naive, blocked, packed, simd, threaded (the default)
+    out : (..., M, N), C-contiguous and writeable, dtype as a; may not overlap a or b
+    variant : a name in VARIANTS["matmul"]["cpu"]: naive, blocked, packed, simd, threaded (the default); on a GPU naive,
+        shared, registers, vectors (the default where the rows of both operands are whole 16 bytes, else registers)
 
-    Leading dimensions are batches and broadcast as NumPy's do. Workspace: copies of the operands, packed into panels,
-    one K block at a time; operands with strides that neither orientation explains are copied first.
+    Leading dimensions are batches and broadcast as NumPy's do. Workspace: that of one product, backward of one for each
+    gradient. Where an operand was broadcast, its gradient is added up batch by batch, which takes one matrix of it.
 
     Returns
     -------
@@ -70,7 +91,8 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
 
     Raises
     ------
-    ValueError : shapes that do not fit, an unknown variant.  TypeError : dtypes other than float32, float64, or mixed.
+    ValueError : shapes that do not fit, an unknown variant, an `out` that is read-only or may share memory with a or b.
+    TypeError : dtypes other than float32, float64, or mixed.
 
     Saved for backward: a and b.  Gradients: dA = dC op(B)ᵀ, dB = op(A)ᵀ dC, summed over broadcast dimensions.
 
@@ -81,16 +103,9 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
            [3.]])
     """
     launcher = VARIANTS["matmul"].launcher(device_of("matmul", a=a, b=b, out=out), variant)
-    batch, m, n, k = _matmul_shape(a, b, transpose_a, transpose_b)
-    c = _output("matmul", out, (*batch, m, n), a.dtype)
-    if a.ndim == 2 and b.ndim == 2:
-        launcher(a.T if transpose_a else a, b.T if transpose_b else b, c)
-        return c
-    a = np.broadcast_to(a.swapaxes(-1, -2) if transpose_a else a, (*batch, m, k))
-    b = np.broadcast_to(b.swapaxes(-1, -2) if transpose_b else b, (*batch, k, n))
-    for index in np.ndindex(batch):
-        launcher(a[index], b[index], c[index])
-    return c
+    batch, m, n = _matmul_shape(a, b, transpose_a, transpose_b)
+    c = _output("matmul", out, (*batch, m, n), a=a, b=b)
+    return _products(launcher, batch, _turned(a, transpose_a), _turned(b, transpose_b), c)
 
 
 def matmul_forward(a, b, *, transpose_a=False, transpose_b=False, variant=None):
@@ -102,22 +117,18 @@ def matmul_forward(a, b, *, transpose_a=False, transpose_b=False, variant=None):
 def matmul_backward(dc, saved, needs=None):
     """(dA, dB) from dC (..., M, N); None where `needs`, two bools, says so."""
     a, b, transpose_a, transpose_b, variant = saved
+    launcher = VARIANTS["matmul"].launcher(device_of("matmul_backward", dc=dc, a=a, b=b), variant)
     need_a, need_b = checks.wanted("matmul_backward", needs, ("a", "b"))
-    batch, m, n, _ = _matmul_shape(a, b, transpose_a, transpose_b)
+    batch, m, n = _matmul_shape(a, b, transpose_a, transpose_b)
+    checks.floats("matmul_backward", a=a, dc=dc)
     checks.shape("matmul_backward", (*batch, m, n), dc=dc)
     da = db = None
     if need_a:  # op(A) = A: dC op(B)ᵀ; op(A) = Aᵀ: op(B) dCᵀ
-        if transpose_a:
-            da = matmul(b, dc, transpose_a=transpose_b, transpose_b=True, variant=variant)
-        else:
-            da = matmul(dc, b, transpose_b=not transpose_b, variant=variant)
-        da = _sum_to(da, a.shape)
-    if need_b:
-        if transpose_b:
-            db = matmul(dc, a, transpose_a=True, transpose_b=transpose_a, variant=variant)
-        else:
-            db = matmul(a, dc, transpose_a=not transpose_a, variant=variant)
-        db = _sum_to(db, b.shape)
+        factors = (_turned(b, transpose_b), _turned(dc)) if transpose_a else (dc, _turned(b, not transpose_b))
+        da = _summed_products(launcher, batch, *factors, a.shape)
+    if need_b:  # op(B) = B: op(A)ᵀ dC; op(B) = Bᵀ: dCᵀ op(A)
+        factors = (_turned(dc), _turned(a, transpose_a)) if transpose_b else (_turned(a, not transpose_a), dc)
+        db = _summed_products(launcher, batch, *factors, b.shape)
     return da, db
 
 
@@ -130,11 +141,14 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
     w : (K, N), dtype as x
     b : (N,), dtype as x, or None
     activation : None, "relu", "sigmoid" or "tanh"
-    out : (..., N), C-contiguous, dtype as x; may not overlap the inputs
+    out : (..., N), C-contiguous and writeable, dtype as x; may not overlap the inputs
     variant : as in `matmul`
 
     Returns y : (..., N).  Raises as `matmul`.  Saved for backward: x, w and y.  Gradients, with dZ = dY f'(Z):
     dX = dZ Wᵀ, dW = Xᵀ dZ, db = the sum of dZ's rows.
+
+    Workspace: that of one product. Backward: that of one for dX and one for dW, dZ (as large as y) where there is an
+    activation, and where there is one or a bias 16 rows of dZ.
 
     >>> import numpy as np
     >>> from handloom import kernels
@@ -143,7 +157,7 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
     """
     launcher = VARIANTS["dense"].launcher(device_of("dense", x=x, w=w, b=b, out=out), variant)
     _check_dense(x, w, b, activation)
-    y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x.dtype)
+    y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x=x, w=w, b=b)
     rows = x if x.ndim == 2 else x.reshape(-1, w.shape[0])
     if b is not None and not b.flags.c_contiguous:
         b = b.copy()
@@ -160,27 +174,28 @@ def dense_forward(x, w, b=None, *, activation=None, variant=None):
 def dense_backward(dy, saved, needs=None):
     """(dX, dW, db) from dY (..., N); None where `needs`, three bools, says so, and db where there was no bias."""
     x, w, has_bias, y, activation, variant = saved
+    device = device_of("dense_backward", dy=dy, x=x)
+    launcher = VARIANTS["dense"].launcher(device, variant)
     need_x, need_w, need_b = checks.wanted("dense_backward", needs, ("x", "w", "b"))
     checks.floats("dense_backward", x=x, dy=dy)
     checks.shape("dense_backward", y.shape, dy=dy)
-    device = device_of("dense_backward", x=x, dy=dy)
     k, n = w.shape
     rows = dy.reshape(-1, n)
     if activation is not None or (need_b and has_bias):
         rows, db = backend(__name__, device).dense_epilogue_backward(rows, y.reshape(-1, n), activation)
-    launcher = VARIANTS["dense"].launcher(device, variant)
     dx = dw = None
+    xp = namespace(x)
     if need_x:
-        dx = np.empty(x.shape, x.dtype)
+        dx = xp.empty(x.shape, x.dtype)
         launcher(rows, w.T, dx.reshape(-1, k))
     if need_w:
-        dw = np.empty(w.shape, w.dtype)
+        dw = xp.empty(w.shape, w.dtype)
         launcher(x.reshape(-1, k).T, rows, dw)
     return dx, dw, db if need_b and has_bias else None
 
 
 def _matmul_shape(a, b, transpose_a, transpose_b):
-    """Check the operands; the batch shape, M, N and K."""
+    """Check the operands; the batch shape, M and N."""
     checks.floats("matmul", a=a, b=b)
     if a.ndim < 2 or b.ndim < 2:
         raise ValueError(
@@ -194,9 +209,9 @@ def _matmul_shape(a, b, transpose_a, transpose_b):
             f"matmul: a is {a.shape} and b is {b.shape}: a.shape[{i - 2}] must equal b.shape[{j - 2}] ({k} != {rows})"
         )
     if a.ndim == 2 and b.ndim == 2:
-        return (), m, n, k
+        return (), m, n
     try:
-        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n, k
+        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n
     except ValueError:
         raise ValueError(
             f"matmul: a is {a.shape} and b is {b.shape}: "
@@ -214,19 +229,46 @@ def _check_dense(x, w, b, activation):
     checks.choice("dense", "activation", activation, FUSED_ACTIVATIONS)
 
 
-def _output(op, out, shape, dtype):
+def _output(op, out, shape, **inputs):
+    """The array that was given for the result, if it suits, or a new one beside the first input."""
+    first = next(iter(inputs.values()))
+    xp, dtype = namespace(first), first.dtype
     if out is None:
-        return np.empty(shape, dtype)
+        return xp.empty(shape, dtype)
     if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
         raise ValueError(f"{op}: out is {out.shape} {out.dtype}: must be a C-contiguous {shape} array of {dtype}")
+    if not getattr(out.flags, "writeable", True):  # CuPy's arrays always are, and do not say so
+        raise ValueError(f"{op}: out is read-only: the result is written to it, pass an array that is writeable")
+    for name, array in inputs.items():
+        if array is not None and xp.may_share_memory(out, array):
+            raise ValueError(f"{op}: out may share memory with {name}: pass an array of its own, or None for a new one")
     return out
 
 
-def _sum_to(gradient, shape):
-    """Sum over the batch dimensions that were broadcast."""
-    if gradient.shape == shape:
-        return gradient
-    extra = gradient.ndim - len(shape)
-    gradient = gradient.sum(axis=tuple(range(extra)))
-    axes = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
-    return gradient.sum(axis=axes, keepdims=True)
+def _turned(x, turn=True):
+    return x.swapaxes(-1, -2) if turn else x
+
+
+def _products(launcher, batch, a, b, c):
+    """C = A B, matrix by matrix of the batch, to which the operands are broadcast."""
+    if not batch:
+        launcher(a, b, c)
+        return c
+    a, b = (namespace(x).broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    for index in np.ndindex(batch):
+        launcher(a[index], b[index], c[index])
+    return c
+
+
+def _summed_products(launcher, batch, a, b, shape):
+    """The same, added up over the dimensions of the batch that are missing or 1 in `shape`."""
+    xp = namespace(a)
+    if shape[:-2] == batch:
+        return _products(launcher, batch, a, b, xp.empty(shape, a.dtype))
+    total, product = xp.zeros(shape, a.dtype), xp.empty(shape[-2:], a.dtype)
+    a, b = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    missing = len(batch) + 2 - len(shape)
+    for index in np.ndindex(batch):
+        launcher(a[index], b[index], product)
+        total[tuple(i % n for i, n in zip(index[missing:], shape))] += product
+    return total

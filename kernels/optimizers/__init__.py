@@ -3,8 +3,8 @@
 Each is one pass over memory that reads the weights w, their gradient g and the state, and writes w and the state in
 place. The formulas below go through the elements one by one; √ and / are rounded once, as by the processor's own
 instructions. All arrays have the shape of w, in float32 or all in float64. w and the state must be C-contiguous and
-writeable; g may have any strides and is copied if it has gaps. No two arrays may share memory, which is not checked.
-Nothing is changed where an error is raised.
+writeable; g may have any strides and is copied if it is not C-contiguous, the only memory that is taken. No two arrays
+may share memory, which is not checked. Nothing is changed where an error is raised.
 """
 
 import numpy as np
@@ -13,10 +13,15 @@ from .. import checks
 from ..dispatch import Variants, device_of
 
 # One kernel an operation: each is bound by memory already in its simplest form, so there is no ladder to climb.
-_SGD = Variants("sgd_update", __name__, cpu={"vectors": "cpu:sgd"})
-_RMSPROP = Variants("rmsprop_update", __name__, cpu={"vectors": "cpu:rmsprop"})
-_ADAM = Variants("adam_update", __name__, cpu={"vectors": "cpu:adam"})
-_ADAMW = Variants("adamw_update", __name__, cpu={"vectors": "cpu:adam"})
+_KERNELS = {
+    op: Variants(op, __name__, cpu={"vectors": f"cpu:{kernel}"})
+    for op, kernel in (
+        ("sgd_update", "sgd"),
+        ("rmsprop_update", "rmsprop"),
+        ("adam_update", "adam"),
+        ("adamw_update", "adam"),
+    )
+}
 
 
 def sgd_update(w, g, velocity=None, *, learning_rate, momentum=0.0, nesterov=False):
@@ -48,8 +53,8 @@ def sgd_update(w, g, velocity=None, *, learning_rate, momentum=0.0, nesterov=Fal
         velocity = None
     elif velocity is None:
         raise ValueError(f"sgd_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
-    flat = _flat("sgd_update", w, g, velocity=velocity)
-    _SGD.launcher("cpu", None)(*flat, float(learning_rate), float(momentum), bool(nesterov))
+    launcher, flat = _prepare("sgd_update", w=w, g=g, velocity=velocity)
+    launcher(*flat, float(learning_rate), float(momentum), bool(nesterov))
 
 
 def rmsprop_update(w, g, v, velocity=None, mean=None, *, learning_rate, rho, momentum, epsilon):
@@ -79,9 +84,8 @@ def rmsprop_update(w, g, v, velocity=None, mean=None, *, learning_rate, rho, mom
         velocity = None
     elif velocity is None:
         raise ValueError(f"rmsprop_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
-    flat = _flat("rmsprop_update", w, g, v=v, velocity=velocity, mean=mean)
-    numbers = float(learning_rate), float(rho), float(momentum), float(epsilon)
-    _RMSPROP.launcher("cpu", None)(*flat, *numbers)
+    launcher, flat = _prepare("rmsprop_update", w=w, g=g, v=v, velocity=velocity, mean=mean)
+    launcher(*flat, float(learning_rate), float(rho), float(momentum), float(epsilon))
 
 
 def adam_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
@@ -112,8 +116,8 @@ def adam_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
     array([0.5])
     """
     alpha = _adam_rate("adam_update", step, learning_rate, beta_1, beta_2)
-    flat = _flat("adam_update", w, g, m=m, v=v)
-    _ADAM.launcher("cpu", None)(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), 0.0)
+    launcher, flat = _prepare("adam_update", w=w, g=g, m=m, v=v)
+    launcher(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), 0.0)
 
 
 def adamw_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, weight_decay):
@@ -128,9 +132,9 @@ def adamw_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, we
     array([0.75])
     """
     alpha = _adam_rate("adamw_update", step, learning_rate, beta_1, beta_2)
-    flat = _flat("adamw_update", w, g, m=m, v=v)
+    launcher, flat = _prepare("adamw_update", w=w, g=g, m=m, v=v)
     decay = float(learning_rate) * weight_decay
-    _ADAMW.launcher("cpu", None)(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), decay)
+    launcher(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), decay)
 
 
 def _adam_rate(op, step, learning_rate, beta_1, beta_2):
@@ -142,37 +146,40 @@ def _adam_rate(op, step, learning_rate, beta_1, beta_2):
     return float(learning_rate) * (1.0 - beta_2**step) ** 0.5 / (1.0 - beta_1**step)
 
 
-def _flat(op, w, g, **state):
-    """All arrays in one dimension, once they are known to fit. Small networks spend their time here, so what is
-    right passes quickly, and only what is not is looked at closely."""
-    dtype, shape = getattr(w, "dtype", None), getattr(w, "shape", None)
+def _prepare(op, **arrays):
+    """The launcher, and all arrays in one dimension, once they are known to fit. Small networks spend their time here,
+    so what is right passes quickly, and only what is not is looked at closely."""
+    launcher = _KERNELS[op].launcher(device_of(op, **arrays), None)
+    w, g = arrays["w"], arrays["g"]
+    dtype, shape = w.dtype, w.shape
     if dtype not in checks.FLOATS:
-        _refuse(op, w, g, state)
+        _refuse(op, arrays)
     flat = []
-    for array in (w, g, *state.values()):
+    for array in arrays.values():
         if array is None:
             flat.append(None)
             continue
-        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
-            _refuse(op, w, g, state)
+        if array.dtype != dtype or array.shape != shape:
+            _refuse(op, arrays)
         if not array.flags.carray:
             if array is not g:
-                _refuse(op, w, g, state)
+                _refuse(op, arrays)
             array = np.ascontiguousarray(array)
         flat.append(array if array.ndim == 1 else array.reshape(-1))
-    return flat
+    return launcher, flat
 
 
-def _refuse(op, w, g, state):
-    """Say what is wrong with the arrays. Subclasses of np.ndarray are fine."""
-    device_of(op, w=w, g=g, **state)
-    checks.floats(op, w=w, g=g, **state)
-    checks.shape(op, w.shape, g=g, **state)
-    for name, array in (("w", w), *state.items()):
-        if array is not None and not array.flags.c_contiguous:
+def _refuse(op, arrays):
+    """Say what is wrong with the arrays."""
+    checks.floats(op, **arrays)
+    checks.shape(op, arrays["w"].shape, **arrays)
+    for name, array in arrays.items():
+        if array is None or name == "g":
+            continue
+        if not array.flags.c_contiguous:
             raise ValueError(
                 f"{op}: {name} has strides {array.strides}: it is changed in place and must be C-contiguous, "
                 f"np.ascontiguousarray({name}) makes a copy that is"
             )
-        if array is not None and not array.flags.writeable:
+        if not array.flags.writeable:
             raise ValueError(f"{op}: {name} is read-only: it is changed in place, pass {name}.copy()")

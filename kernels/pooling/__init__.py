@@ -6,6 +6,9 @@ the image; channels do not meet. The number of outputs along an axis of `size` c
     "valid"   (size - window) div stride + 1, no padding
     "same"    size / stride, rounded up; the padding that this takes is split evenly, the odd cell goes to the end
 
+Arrays that are not C-contiguous are copied first. Otherwise there is no workspace, but for the offsets of maxima where
+they are not saved.
+
 D. Scherer, A. Müller, S. Behnke: "Evaluation of Pooling Operations in Convolutional Architectures", ICANN 2010.
 """
 
@@ -73,7 +76,7 @@ def max_pool2d(x, pool_size=2, *, strides=None, padding="valid", variant=None):
     Raises ValueError : a window larger than the image with "valid", an empty image, sizes that are no positive
     integers, an unknown padding or variant.  TypeError : dtypes other than float32 and float64.
 
-    Workspace: the offsets. Saved for backward: the offset of each maximum in its window, KW * kh + kw, the first one
+    Saved for backward: the offset of each maximum in its window, KW * kh + kw, the first one
     where several are equal (or NaN); as uint8, or uint16 for windows of more than 256 cells, uint32 beyond 65536.
     Gradient: dX is, for each cell, the sum of dY over the outputs whose maximum it is.
 
@@ -198,7 +201,7 @@ def _max_backward(op, dy, saved, needs, ndim):
     offsets, dtype, geometry, variant = saved
     if not checks.wanted(op, needs, ("x",))[0]:
         return (None,)
-    rung = VARIANTS["max_pool2d"].launcher(device_of(op, dy=dy), variant)
+    rung = VARIANTS["max_pool2d"].launcher(device_of(op, dy=dy, offsets=offsets), variant)
     dx = _gradient(op, dy, dtype, geometry, ndim)
     rung.backward(np.ascontiguousarray(dy).reshape(-1), offsets.reshape(-1), dx, tuple(geometry))
     return (dx.reshape(geometry[:4]),)

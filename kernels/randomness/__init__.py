@@ -16,7 +16,8 @@ What an element i becomes, in row-major order, depends on (seed, stream, step, i
     permutation                 the order of the numbers long[i] div 2, equal ones in the order of i
 
 A stream is one purpose (a layer, a parameter), a step one use of it (a batch, an epoch). The normal ones are computed
-in float64 and then rounded, so both dtypes get the same numbers.
+in float64 and then rounded, so both dtypes get the same numbers. Only `permutation` takes a workspace; `dropout` copies
+an array that is not C-contiguous first.
 
 J. Salmon, M. Moraes, R. Dror, D. Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC'11.
 G. Box, M. Muller: "A Note on the Generation of Random Normal Deviates", Ann. Math. Stat. 29 (1958).
@@ -151,6 +152,8 @@ def dropout_forward(x, rate, *, seed, stream=0, step=0):
 def dropout_backward(dy, saved, needs=None):
     """(dX,) from dY, of the shape of x; (None,) where `needs`, one bool, says so. dY itself where the rate is 0."""
     shape, rate, seed, stream, step = saved
+    device_of("dropout_backward", dy=dy)
+    checks.floats("dropout_backward", dy=dy)
     checks.shape("dropout_backward", shape, dy=dy)
     if needs is not None and not checks.wanted("dropout_backward", needs, ("x",))[0]:
         return (None,)

@@ -9,6 +9,9 @@ For every step t, with H hidden units and the gates in Keras's order i, f, c, o 
 
 S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9 (1997); the forget gate is from
 F. Gers, J. Schmidhuber and F. Cummins, "Learning to Forget", Neural Computation 12 (2000).
+
+Arrays that are not C-contiguous are copied first. In the workspaces below, columns that lie in panels are rounded up to
+32 (16 with float64).
 """
 
 from typing import NamedTuple
@@ -51,7 +54,8 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     h0, c0 : (N, H), dtype as x: the state before the first step; None means zeros
     variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default)
 
-    Workspace: N T (I + 6H) numbers for inputs, gates and states, and packed copies of w and u.
+    Workspace: w and u in panels (not for the variant steps), 4H zeros for a missing b; and where nothing is saved,
+    N T (I + 6H) + N H numbers for inputs, gates and states.
 
     Returns
     -------
@@ -86,7 +90,11 @@ def lstm_backward(dy, saved, needs=None, *, dh=None, dc=None):
     """(dx, dw, du, db, dh0, dc0) from the gradients of y (N, T, H) and of the last state, dh and dc (N, H).
 
     Those of dy, dh and dc that are None count as zero; one must be given. A gradient is None where `needs`, six bools,
-    says so, and for b, h0, c0 where that input was None. Workspace: 4 N T H numbers, and a packed copy of u.
+    says so, and for b, h0, c0 where that input was None.
+
+    Workspace: 4 N T H numbers for dz, 4H for each of at most 16 chunks of rows, dh and dc once more, Uᵀ and 128 rows of
+    dz in panels, and for dx that of the product dz Wᵀ (see matmul); where dw or du alone is wanted, the other one too.
+    Of the variant steps: all gradients, those that are not wanted too, dy where that is None, and 4H numbers.
 
     Going back from t = T - 1, with dh and dc the gradients of the state after step t:
 
@@ -108,7 +116,8 @@ def lstm_cell(x, w, u, b, h, c, *, variant=None):
     h, c : (N, H), dtype as x: the state before the step; None means zeros
     variant : as in `lstm`
 
-    Returns h, c : (N, H).  Raises as `lstm`.  Saved for backward: as in `lstm`, for one step.
+    Returns h, c : (N, H).  Raises as `lstm`.  Saved for backward: as in `lstm`, for one step.  Workspace: as `lstm` for
+    T = 1, and h once more.
 
     >>> import numpy as np
     >>> from handloom import kernels
@@ -129,7 +138,7 @@ def lstm_cell_forward(x, w, u, b, h, c, *, variant=None):
 def lstm_cell_backward(dh, saved, needs=None, *, dc=None):
     """(dx, dw, du, db, dh0, dc0) from the gradients of h and c after the step (N, H); as in `lstm_backward`.
 
-    dh or dc may be None, which counts as zero.
+    dh or dc may be None, which counts as zero.  Workspace: as in `lstm_backward` for T = 1.
     """
     dx, *others = _run_back("lstm_cell", saved, needs, dh=dh, dc=dc)
     return None if dx is None else dx[:, 0], *others

@@ -1,5 +1,6 @@
 """Every operation x variant x dtype x case goes through the same checks against its NumPy reference."""
 
+import functools
 import inspect
 
 import numba
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 from harness import (
     DTYPES,
+    Elsewhere,
     arrays,
     as_float64,
     assert_close,
+    extra_memory,
     flat,
     load_cases,
     reference,
@@ -41,6 +44,7 @@ POINTS = [
     for dtype in DTYPES
 ]
 TRIPLES = [point for point in POINTS if point.values[0].wrt]
+OPS = sorted({case.op for case in CASES})
 
 
 @pytest.fixture(autouse=True)
@@ -119,12 +123,22 @@ def test_gradients_follow_the_reference(case, variant, dtype):
 
 
 @pytest.mark.parametrize("case, variant, dtype", [p for p in POINTS if not p.values[0].inplace])
-def test_strided_inputs_give_the_same(case, variant, dtype):
+def test_strided_arrays_give_the_same(case, variant, dtype):
+    """Those that come in, and those that backward gets: what the forward pass saved, and the outputs' gradients."""
     given = arrays(case, dtype)
     plain = flat(getattr(kernels, case.op)(*given.values(), **options(case, variant)))
     strided = [scattered(array) for array in given.values()]
     for got, want in zip(flat(getattr(kernels, case.op)(*strided, **options(case, variant))), plain):
         assert_close(got, want, case.length, f"{case} on strided inputs")
+    if case.wrt:
+        douts = douts_for(plain, dtype)
+        results = []
+        for inputs, gradients in ((given.values(), douts), (strided, map(scattered, douts))):
+            _, saved = getattr(kernels, f"{case.op}_forward")(*inputs, **options(case, variant))
+            results.append(run_backward(case, list(gradients), saved))
+        for name, want, got in zip(case.wrt, *results, strict=True):
+            if want is not None:
+                assert_close(got, want, case.length, f"{case} gradient of {name} from strided arrays")
 
 
 @pytest.mark.parametrize("case, variant, dtype", [p for p in POINTS if p.values[0].nan and not p.values[0].inplace])
@@ -139,6 +153,28 @@ def test_nan_shows_where_the_reference_has_it(case, variant, dtype):
             expected = expected_outputs(case, spoiled)
         for got, want in zip(flat(getattr(kernels, case.op)(*spoiled.values(), **options(case, variant))), expected):
             np.testing.assert_array_equal(np.isnan(got), np.isnan(want), err_msg=f"{case}: NaN in {name}")
+
+
+@pytest.mark.parametrize("case, variant, dtype", [p for p in TRIPLES if p.values[0].nan])
+def test_nan_in_a_gradient_reaches_all_that_this_gradient_goes_into(case, variant, dtype):
+    """In the reference, that is: what is not zero for a gradient of one there and zero elsewhere.
+
+    NaN stands at the largest output, where relu and dropout let it through.
+    """
+    given = arrays(case, dtype)
+    outputs, saved = getattr(kernels, f"{case.op}_forward")(*given.values(), **options(case, variant))
+    for position, output in enumerate(flat(outputs)):
+        if not output.size:
+            continue
+        douts = douts_for(flat(outputs), dtype)
+        unit = [np.zeros(dout.shape) for dout in douts]
+        douts[position].flat[output.argmax()], unit[position].flat[output.argmax()] = np.nan, 1
+        reached = reference(case.op, "_backward")(*unit, *as_float64(given).values(), **case.options)
+        for name, got, share in zip(case.wrt, run_backward(case, douts, saved), reached, strict=True):
+            if got is not None:
+                assert np.isnan(got[share != 0]).all(), (
+                    f"{case}: NaN of output {position} is lost on its way to d{name}"
+                )
 
 
 @pytest.mark.parametrize("case, variant, dtype", POINTS)
@@ -183,6 +219,81 @@ def test_reference_follows_finite_differences(case):
         analytic = np.sum(gradient * direction)
         scale = np.sum(np.abs(gradient * direction)) + 1e-3
         assert abs(numeric - analytic) <= 1e-6 * scale, f"{case}: d{name} is {analytic}, differences say {numeric}"
+
+
+# Bytes of Python's own objects, and of what NumPy needs to broadcast.
+SMALL = 8192
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_no_operation_takes_more_memory_than_its_docstring_states(op):
+    """Besides the arrays that it returns, in all cases that are large enough to tell."""
+
+    def check(call, known, stated):
+        taken = extra_memory(call, *known)
+        assert taken <= stated + SMALL, (
+            f"{case} {variant} {dtype}: {call.func.__name__} takes {taken} bytes, stated are {stated}"
+        )
+
+    measured = 0
+    for case, variant, dtype in (point.values for point in POINTS if point.values[0].op == op):
+        given = arrays(case, dtype)
+        plain = functools.partial(getattr(kernels, op), *given.values(), **options(case, variant))
+        seen = [array for array in (*given.values(), *flat(plain())) if array is not None]
+        if sum(np.asarray(array).nbytes for array in seen) < 2 * SMALL:
+            continue
+        measured += 1
+        forward, backward = case.workspace(variant, *given.values())
+        check(plain, given.values(), forward)
+        if case.wrt:
+            training = functools.partial(getattr(kernels, f"{op}_forward"), *plain.args, **plain.keywords)
+            check(training, given.values(), forward)
+            outputs, saved = training()
+            douts = douts_for(flat(outputs), dtype)
+            for needs in (None, *np.eye(len(case.wrt), dtype=bool).tolist()):  # all gradients, and each alone
+                check(functools.partial(run_backward, case, douts, saved, needs), douts, backward)
+    assert measured, f"no case of {op} is large enough"
+
+
+def first_case(op):
+    """A case, and its arrays."""
+    case = next(case for case in CASES if case.op == op)
+    return case, arrays(case, "float32")
+
+
+def calls_with(op, spoil):
+    """Calls of an operation and its backward in which one array after another is spoilt: its name, and the call."""
+    case, given = first_case(op)
+    for name, array in given.items():
+        if array is not None:
+            spoilt = {**given, name: spoil(array)}
+            yield name, functools.partial(getattr(kernels, op), *spoilt.values(), **case.options)
+    if case.wrt:
+        outputs, saved = getattr(kernels, f"{op}_forward")(*given.values(), **case.options)
+        douts = douts_for(flat(outputs), "float32")
+        for position, dout in enumerate(douts):
+            spoilt = [*douts[:position], spoil(dout), *douts[position + 1 :]]
+            yield r"d\w+", functools.partial(run_backward, case, spoilt, saved)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_lists_are_no_arrays(op):
+    for name, call in calls_with(op, lambda array: [array]):
+        with pytest.raises(TypeError, match=f"^{op}(_backward)?: {name} is a list: must be a "):
+            call()
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_no_operation_takes_arrays_of_another_device(op):
+    """Alone, for want of a kernel; beside others, because they lie apart; the gradient of a loss is but a number."""
+    for _, call in calls_with(op, Elsewhere):
+        with pytest.raises(TypeError, match="no kernel for cuda arrays|: move one, for example|: must be a number"):
+            call()
+    case, given = first_case(op)
+    if given and "cuda" not in kernels.VARIANTS.get(op, ()):
+        elsewhere = [None if array is None else Elsewhere(array) for array in given.values()]
+        with pytest.raises(TypeError, match="no kernel for cuda arrays: there are kernels for cpu"):
+            getattr(kernels, op)(*elsewhere, **case.options)
 
 
 @pytest.mark.parametrize("op", sorted({case.op for case in CASES if case.wrt}))

@@ -6,10 +6,12 @@ import numba
 import numpy as np
 import pytest
 from assembly import assembly, innermost_loops, register
+from harness import extra_memory
 
 from handloom import kernels
 from handloom.kernels import simd
-from handloom.kernels.convolution.cpu.tables import tile_height
+from handloom.kernels.convolution import _geometry
+from handloom.kernels.convolution.cpu.tables import correlations, tile_height
 
 
 def ones(*shape, dtype="float32"):
@@ -118,6 +120,24 @@ def test_im2col_in_pieces_is_im2col(monkeypatch):
     for result in results[1:]:
         for got, want in zip(result, results[0], strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+
+
+def test_im2col_takes_no_second_gradient_where_there_is_no_padding():
+    x, w = ones(1, 40, 40, 32), ones(1, 1, 32, 4)
+    y, saved = kernels.conv2d_forward(x, w, variant="im2col")
+    taken = extra_memory(lambda: kernels.conv2d_backward(y, saved, (True, False, False)), y)
+    assert x.nbytes <= taken < 1.5 * x.nbytes  # the matrix is as large as x
+
+
+def test_panels_of_the_weight_gradient_are_as_few_as_the_docstring_says():
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        n, height, width, channels, filters = (int(2**power) for power in rng.uniform(0, 8, 5))
+        geometry = _geometry((n, height, width, channels), (3, 3, channels, filters), (1, 1), "same", (1, 1), 1)
+        for columns, plan in correlations(geometry, 4):
+            chunks = plan.parts * plan.shares
+            assert chunks <= 32 and columns * simd.VECTOR_BYTES <= 128
+            assert chunks * plan.block_pixels <= 1.05 * max(1 << 14, 2 * n * height * width)
 
 
 def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):

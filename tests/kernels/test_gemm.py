@@ -41,6 +41,30 @@ def test_out_is_written_and_returned():
     np.testing.assert_array_equal(out, 4)
 
 
+INPUTS = {"matmul": {"a": (4, 4), "b": (4, 4)}, "dense": {"x": (4, 4), "w": (4, 4), "b": (4,)}}
+
+
+@pytest.mark.parametrize("op", INPUTS)
+def test_out_that_is_read_only_is_refused(op):
+    out = ones(4, 4)
+    out.flags.writeable = False
+    text = f"^{op}: out is read-only: the result is written to it, pass an array that is writeable$"
+    with pytest.raises(ValueError, match=text):
+        getattr(kernels, op)(*(ones(*shape) for shape in INPUTS[op].values()), out=out)
+    np.testing.assert_array_equal(out, 1)
+
+
+@pytest.mark.parametrize("op", INPUTS)
+def test_out_that_overlaps_an_input_is_refused(op):
+    for name in INPUTS[op]:
+        inputs = {name: ones(*shape) for name, shape in INPUTS[op].items()}
+        memory = ones(20)
+        inputs[name] = memory[4:].reshape(4, 4) if inputs[name].ndim == 2 else memory[:4]
+        text = f"^{op}: out may share memory with {name}: pass an array of its own, or None for a new one$"
+        with pytest.raises(ValueError, match=text):
+            getattr(kernels, op)(*inputs.values(), out=memory[:16].reshape(4, 4))
+
+
 def test_gradient_of_the_wrong_shape_is_refused():
     _, saved = kernels.dense_forward(ones(2, 3), ones(3, 5))
     with pytest.raises(ValueError, match=re.escape("dy is (2, 4): must be (2, 5)")):

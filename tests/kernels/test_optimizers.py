@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from assembly import assembly, register
+from harness import Elsewhere
 
 from handloom import kernels
 from handloom.kernels import simd
@@ -38,6 +39,16 @@ def read_only(array):
         (lambda: adam(g=ones(2, 3, dtype="float16")), TypeError, "adam_update: g is float16: must be float32 or"),
         (lambda: adam(w=[1.0]), TypeError, "adam_update: w is a list: must be a NumPy or a CuPy array"),
         (lambda: adam(g=[1.0]), TypeError, "adam_update: g is a list: must be a NumPy or a CuPy array"),
+        (
+            lambda: adam(g=Elsewhere(ones(2, 3))),
+            TypeError,
+            "adam_update: w is a NumPy array and g a CuPy array: move one",
+        ),
+        (
+            lambda: adam(*[Elsewhere(ones(2, 3))] * 4),
+            TypeError,
+            "adam_update: no kernel for cuda arrays: there are kernels for cpu",
+        ),
         (lambda: adam(w=ones(3, 2).T), ValueError, "w has strides (4, 8): it is changed in place and must be C-contig"),
         (lambda: adam(v=ones(2, 6)[:, ::2]), ValueError, "v has strides (24, 8): it is changed in place and must be"),
         (lambda: adam(m=read_only(ones(2, 3))), ValueError, "adam_update: m is read-only: it is changed in place"),

@@ -1,12 +1,15 @@
 """Kernels on many threads: Python's own beside Numba's, forks, pools of processes, every threading layer."""
 
+import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 import pytest
 from processes import run
 
+from handloom import kernels
 from handloom.kernels import threads
 from handloom.kernels.jit import jit
 from handloom.kernels.threads import threaded
@@ -79,6 +82,62 @@ def test_python_threads_at_once():
     for thread in crowd:
         thread.join()
     assert not failures
+
+
+class Region:
+    """The lock of the parallel region; the first thread that gets it waits inside until another one was refused."""
+
+    def __init__(self):
+        self.lock, self.refused, self.entered = threading.Lock(), threading.Event(), 0
+        self.release = self.lock.release
+
+    def acquire(self, blocking):
+        if not self.lock.acquire(blocking):
+            self.refused.set()
+            return False
+        self.entered += 1
+        return self.refused.wait(60)
+
+
+def train(seed):
+    """What layers compute in a step, above THREADS_PAY each, which differs with the seed."""
+    rng = np.random.default_rng(seed)
+
+    def uniform(*shape):
+        return rng.uniform(-1, 1, shape).astype(np.float32)
+
+    y, saved = kernels.conv2d_forward(uniform(4, 20, 20, 8), uniform(3, 3, 8, 40), uniform(40), activation="tanh")
+    yield y
+    yield from kernels.conv2d_backward(uniform(*y.shape), saved)
+    y, saved = kernels.dense_forward(uniform(200, 150), uniform(150, 130), uniform(130), activation="sigmoid")
+    yield y
+    yield from kernels.dense_backward(uniform(*y.shape), saved)
+    (y, _), saved = kernels.lstm_forward(uniform(32, 20, 10), uniform(10, 160), uniform(40, 160), uniform(160))
+    yield y
+    yield from kernels.lstm_backward(uniform(*y.shape), saved)[:4]
+
+
+@pytest.mark.skipif(numba.get_num_threads() == 1, reason="one thread has no parallel region")
+def test_kernels_in_two_python_threads_give_the_bits_of_one(monkeypatch):
+    """While one thread is in the parallel region the other one computes the same beside it, in memory of its own."""
+    with monkeypatch.context() as serial:
+        serial.setattr(threads, "THREADS_PAY", math.inf)
+        expected = [list(train(seed)) for seed in (1, 2)]
+    region = Region()
+    monkeypatch.setattr(threads, "_region", region)
+    start = threading.Barrier(2)
+
+    def work(seed):
+        start.wait()
+        return [list(train(seed)) for _ in range(5)]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(work, (1, 2)))
+    assert region.entered > 1 and region.refused.is_set()
+    for steps, wanted in zip(found, expected, strict=True):
+        for step in steps:
+            for got, want in zip(step, wanted, strict=True):
+                np.testing.assert_array_equal(got, want)
 
 
 # In processes of their own from here on. matmul(256) is above THREADS_PAY: the parent and spawned children run it on

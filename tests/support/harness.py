@@ -8,7 +8,9 @@ name in its folder's `reference.py`:
 """
 
 import runpy
+import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +47,12 @@ class Case:
     nan: bool = True
     # Smooth enough for finite differences at the drawn point.
     smooth: bool = True
+    # Small enough for the simulator, where every thread of a block is a thread of Python.
+    simulate: bool = False
+    # Variants on a GPU that refuse this case.
+    unsuited: tuple = ()
+    # Bytes of workspace that the docstrings state, as workspace(variant, *arrays) -> (forward, backward).
+    workspace: Callable = lambda variant, *arrays: (0, 0)
 
     def __str__(self):
         return f"{self.op}-{self.id}"
@@ -120,3 +128,38 @@ def scattered(array):
     view = wide[tuple(slice(1, None, 2) for _ in array.shape)].transpose()
     view[...] = array
     return view
+
+
+class Elsewhere:
+    """Stands for a CuPy array where there is no GPU: what one may ask it, and nothing to compute with."""
+
+    def __init__(self, array):
+        self.dtype, self.shape, self.ndim, self.size = array.dtype, array.shape, array.ndim, array.size
+
+
+Elsewhere.__module__ = "cupy"
+
+
+def extra_memory(call, *known) -> int:
+    """Bytes that call() takes at its peak, without those of the arrays that it returns and that are not in `known`.
+
+    It runs in a fresh thread, which has no scratch memory yet; what is compiled or kept for all threads is there.
+    """
+    call()
+
+    def measured():
+        tracemalloc.start()
+        try:
+            results = [x for x in flat(call()) if isinstance(x, np.ndarray)]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        old = {_place(x) for x in flat(known) if x is not None}
+        return peak - sum({_place(x): x.nbytes for x in results if _place(x) not in old}.values())
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(measured).result()
+
+
+def _place(array):
+    return array.__array_interface__["data"][0]

@@ -103,12 +103,15 @@ def _forward(x, w, b, y, g, activation):
 def _data_gradient(dz, w, dx, g):
     (top, bottom), (left, right) = g.padding
     columns, rows = w.reshape(-1, g.F), dz.reshape(-1, g.F)
-    padded = np.zeros((g.N, g.H + top + bottom, g.W + left + right, g.C), dx.dtype)
+    shape = g.N, g.H + top + bottom, g.W + left + right, g.C
+    padded = dx if shape == dx.shape else np.empty(shape, dx.dtype)
+    padded[...] = 0
     for piece in _pieces(g, dx.dtype):
         patches = piece.patches
         gemm_threaded(rows[piece.rows, piece.filters], columns[:, piece.filters].T, _matrix(patches))
         _scatter_patches(len(patches), patches.size, patches, padded, piece.image, piece.first, g.strides, g.dilation)
-    dx[...] = padded[:, top : top + g.H, left : left + g.W]
+    if padded is not dx:
+        dx[...] = padded[:, top : top + g.H, left : left + g.W]
 
 
 def _weight_gradient(x, dz, dw, g):

@@ -1,8 +1,60 @@
 """Cases for conv2d."""
 
+import workspaces
 from harness import Case
+from workspaces import rounded
+
+from handloom import kernels
+from handloom.kernels.convolution.cpu.tables import correlations, padding_of_dz
+from handloom.kernels.simd import VECTOR_BYTES
 
 FAST = ("im2col", "direct", "threaded")
+
+
+def with_zeros(n, height, width, channels, padding):
+    """Numbers in images with zeros around them; none where there are no zeros to make room for."""
+    (top, bottom), (left, right) = padding
+    return n * (height + top + bottom) * (width + left + right) * channels if top + bottom + left + right else 0
+
+
+def by_im2col(g, itemsize):
+    """Numbers for y, dx and dw; the matrix, which they have in common, apart."""
+    pixels, depth, filters, taps = g.OH * g.OW, g.C // g.groups, g.F // g.groups, g.KH * g.KW
+    rows = min(g.N, max(1, (1 << 19) // (pixels * taps * depth))) * pixels
+    shapes = (rows, filters, taps * depth), (rows, taps * depth, filters), (taps * depth, filters, rows)
+    products = [workspaces.product("threaded", *shape, itemsize) // itemsize for shape in shapes]
+    parts = rows * filters + taps * depth * filters if g.groups > 1 else 0
+    x = with_zeros(g.N, g.H, g.W, g.C, g.padding)
+    y, dx, dw = (part + product for part, product in zip((x + parts, x + parts, x + taps * depth * g.F), products))
+    return y, dx, dw, rows * taps * depth
+
+
+def by_tiles(g, itemsize):
+    """Numbers for y, dx and dw."""
+    depth, filters, taps, vector = g.C // g.groups, g.F // g.groups, g.KH * g.KW, 64 // itemsize
+    x, dz = with_zeros(g.N, g.H, g.W, g.C, g.padding), with_zeros(g.N, g.OH, g.OW, g.F, padding_of_dz(g))
+    panels = max(
+        plan.parts * plan.shares * plan.block_pixels * columns * VECTOR_BYTES // itemsize
+        for columns, plan in correlations(g, itemsize)
+    )
+    return (
+        x + taps * depth * g.groups * rounded(filters, vector),
+        dz + taps * filters * g.groups * rounded(depth, vector),
+        x + min(16 * taps * depth * g.F, 1 << 19) + panels,
+    )
+
+
+def stated(variant, g, itemsize):
+    """Numbers forward and backward that the docstring of conv2d names, without dz and its rows."""
+    if variant == "naive":
+        x = with_zeros(g.N, g.H, g.W, g.C, g.padding)
+        return x, x + (x or g.N * g.H * g.W * g.C)
+    y, dx, dw, matrix = by_im2col(g, itemsize)
+    if variant == "im2col":
+        return y + matrix, dx + dw + matrix
+    few = variant == "threaded" and 4 * g.C * itemsize <= VECTOR_BYTES and g.groups == 1
+    y, dx_by_tiles, dw = by_tiles(g, itemsize)
+    return y, (dx + matrix if few else dx_by_tiles) + dw
 
 
 def conv(id, x_shape, w_shape, bias=True, variants=None, **options):
@@ -13,10 +65,17 @@ def conv(id, x_shape, w_shape, bias=True, variants=None, **options):
             "b": rng.uniform(-1, 1, w_shape[3:]).astype(dtype) if bias else None,
         }
 
+    def workspace(variant, x, w, b):
+        y, saved = kernels.conv2d_forward(x, w, b, **options)
+        forward, backward = stated(variant, saved.geometry, x.itemsize)
+        dz = y.size if saved.activation else 0
+        sums = 16 * y.shape[3] if bias or saved.activation else 0
+        return forward * x.itemsize, (backward + dz + sums) * x.itemsize
+
     kernel_h, kernel_w, depth, filters = w_shape
     images, height, width, _ = x_shape
     length = max(kernel_h * kernel_w * max(depth, filters), images * height * width)
-    return Case("conv2d", id, make, options, wrt=("x", "w", "b"), length=length, variants=variants)
+    return Case("conv2d", id, make, options, wrt=("x", "w", "b"), length=length, variants=variants, workspace=workspace)
 
 
 CASES = [

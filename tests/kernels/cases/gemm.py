@@ -1,5 +1,9 @@
 """Cases for matmul and dense."""
 
+import dataclasses
+import math
+
+import workspaces
 from harness import Case
 
 
@@ -19,14 +23,34 @@ def layer(x_shape, w_shape, bias=True):
 
 
 def product(id, a_shape, b_shape, length, **options):
-    return Case("matmul", id, pair(a_shape, b_shape), options, wrt=("a", "b"), length=length)
+    m, k = a_shape[-2:][:: -1 if options.get("transpose_a") else 1]
+    n = b_shape[-2 if options.get("transpose_b") else -1]
+
+    def workspace(variant, a, b):
+        da = (k, m, n) if options.get("transpose_a") else (m, k, n)
+        db = (n, k, m) if options.get("transpose_b") else (k, n, m)
+        forward, *backward = (workspaces.product(variant, *sizes, a.itemsize) for sizes in ((m, n, k), da, db))
+        matrix = a.itemsize * k * max(m, n) if a.shape[:-2] != b.shape[:-2] else 0
+        return forward, sum(backward) + matrix
+
+    return Case("matmul", id, pair(a_shape, b_shape), options, wrt=("a", "b"), length=length, workspace=workspace)
 
 
 def dense(id, x_shape, w_shape, activation=None, bias=True):
-    length = max(w_shape[0], w_shape[1], x_shape[0])
+    (*rows, k), n = x_shape, w_shape[1]
+    m = math.prod(rows)
+
+    def workspace(variant, x, w, b):
+        forward = workspaces.product(variant, m, n, k, x.itemsize)
+        dz = m * n * x.itemsize if activation else 0
+        sums = 16 * n * x.itemsize if activation or bias else 0
+        dx, dw = (workspaces.product(variant, *shape, x.itemsize) for shape in ((m, k, n), (k, n, m)))
+        return forward, dx + dw + dz + sums
+
     return Case(
-        "dense", id, layer(x_shape, w_shape, bias), {"activation": activation}, wrt=("x", "w", "b"), length=length
-    )
+        "dense", id, layer(x_shape, w_shape, bias), {"activation": activation},
+        wrt=("x", "w", "b"), length=max(k, n, x_shape[0]), workspace=workspace,
+    )  # fmt: skip
 
 
 CASES = [
@@ -41,6 +65,8 @@ CASES = [
     product("thin-and-deep", (64, 1100), (1100, 10), 1100),
     product("few-rows-transposed-b", (32, 40), (150, 40), 150, transpose_b=True),
     product("two-panels-transposed-b", (48, 20), (245, 20), 245, transpose_b=True),
+    product("whole-vectors", (4, 12), (12, 132), 132),
+    product("tall-whole-vectors", (132, 8), (8, 4), 132),
     product("empty-sum", (3, 0), (0, 4), 1),
     product("empty-rows", (0, 3), (3, 4), 4),
     product("transposed-a", (9, 45), (9, 33), 45, transpose_a=True),
@@ -48,13 +74,25 @@ CASES = [
     product("transposed-both", (40, 29), (50, 40), 50, transpose_a=True, transpose_b=True),
     product("batch", (3, 5, 7), (3, 7, 9), 9),
     product("batch-broadcast", (2, 1, 5, 7), (3, 7, 9), 40),
+    product("batch-broadcast-large", (20, 30), (40, 30, 25), 1000),
     product("batch-transposed", (3, 7, 5), (3, 9, 7), 9, transpose_a=True, transpose_b=True),
     dense("program-1", (32, 100), (100, 64), "relu"),
     dense("ten-classes", (32, 64), (64, 10)),
+    dense("whole-vectors", (20, 12), (12, 8), "relu"),
     dense("no-bias", (5, 40), (40, 33), "tanh", bias=False),
     dense("sigmoid", (29, 17), (17, 45), "sigmoid"),
     dense("one-row", (1, 70), (70, 40), "relu"),
     dense("sequence", (3, 8, 20), (20, 10), "tanh"),
     dense("deep", (9, 1100), (1100, 35), "relu"),
     dense("deep-sigmoid", (3, 2100), (2100, 35), "sigmoid"),
+]
+
+# On a GPU: which of these run in the simulator, and which do not lie in whole vectors.
+SIMULATED = {"13x31x5", "whole-vectors", "tall-whole-vectors", "batch", "empty-sum", "sigmoid", "no-bias"}
+RAGGED = {"13x31x5", "batch", "sigmoid", "no-bias"}
+CASES = [
+    dataclasses.replace(case, simulate=True, unsuited=("vectors",) if case.id in RAGGED else ())
+    if case.id in SIMULATED
+    else case
+    for case in CASES
 ]

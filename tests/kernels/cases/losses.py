@@ -65,14 +65,25 @@ def certain_labels(rng, dtype):
     return {"p": certain(rng, dtype)["p"], "labels": np.array([0, 2, 1, 0])}
 
 
+def on_rows(variant, y, t):
+    """Three numbers a row, and a copy of labels that are not int64."""
+    return 3 * y.nbytes // y.shape[-1] + (8 * t.size if t.ndim < y.ndim and t.dtype != "int64" else 0), 0
+
+
+def on_chunks(variant, y, t):
+    return y.nbytes // 4096, 0
+
+
 def loss(op, id, make, length, smooth=True):
     of_logits = op.endswith(("softmax_cross_entropy", "sigmoid_cross_entropy"))
     first = "logits" if of_logits else "y" if op.startswith("mean") else "p"
-    return Case(op, id, make, wrt=(first,), length=length, smooth=smooth)
+    rows = op.endswith(("softmax_cross_entropy", "categorical_cross_entropy"))
+    workspace = on_rows if rows else on_chunks
+    return Case(op, id, make, wrt=(first,), length=length, smooth=smooth, workspace=workspace)
 
 
 def correct(id, make, **more):
-    return Case("count_correct", id, make, nan=False, **more)
+    return Case("count_correct", id, make, nan=False, workspace=on_rows, **more)
 
 
 def on_elements(op, make):

@@ -2,6 +2,8 @@
 
 from harness import Case
 
+from handloom import kernels
+
 
 def images(shape, levels=None):
     """Uniform numbers; with `levels`, whole numbers below it, so that windows hold several equal maxima."""
@@ -13,22 +15,28 @@ def images(shape, levels=None):
     return make
 
 
+def case(op, id, make, options, length, smooth=True):
+    def workspace(variant, x):
+        return (getattr(kernels, f"{op}_forward")(x, **options)[1].offsets.nbytes if "max" in op else 0), 0
+
+    return Case(op, id, make, options, wrt=("x",), length=length, smooth=smooth, workspace=workspace)
+
+
 def pool(kind, id, shape, *, levels=None, **options):
-    length = 9 if kind == "avg" else 1
-    return Case(f"{kind}_pool2d", id, images(shape, levels), options, wrt=("x",), length=length, smooth=levels is None)
+    return case(f"{kind}_pool2d", id, images(shape, levels), options, 9 if kind == "avg" else 1, levels is None)
 
 
 def whole(kind, shape):
     length = shape[1] * shape[2] if kind == "avg" else 1
-    return Case(f"global_{kind}_pool2d", "x".join(map(str, shape)), images(shape), wrt=("x",), length=length)
+    return case(f"global_{kind}_pool2d", "x".join(map(str, shape)), images(shape), {}, length)
 
 
 CASES = [
     *(pool(kind, f"{c}-channels", (2, 6, 8, c)) for kind in ("max", "avg") for c in (1, 3, 8, 16, 33)),
     *(
-        case
+        made
         for kind in ("max", "avg")
-        for case in [
+        for made in [
             pool(kind, "left-over-cells", (2, 7, 5, 5)),
             pool(kind, "chunks", (3, 40, 40, 17)),
             pool(kind, "overlap", (2, 9, 11, 17), pool_size=3, strides=2),

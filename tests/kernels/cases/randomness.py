@@ -6,7 +6,14 @@ KEY = {"seed": 0x9E3779B97F4A7C15, "stream": 3, "step": 0xFFFFFFFF}
 
 
 def draw(op, id, **options):
-    return Case(op, id, lambda rng, dtype: {}, {**KEY, **options})
+    bytes_each = 32 if op == "permutation" else 0
+    return Case(
+        op,
+        id,
+        lambda rng, dtype: {},
+        {**KEY, **options},
+        workspace=lambda variant: (bytes_each * options.get("n", 0), 0),
+    )
 
 
 def draws(op, **options):

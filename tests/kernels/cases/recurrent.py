@@ -1,6 +1,8 @@
 """Cases for lstm and lstm_cell."""
 
+import workspaces
 from harness import Case
+from workspaces import rounded
 
 
 def draw(rng, dtype, x_shape, hidden, bias, state, names):
@@ -25,6 +27,19 @@ def label(bias, state):
     return ("" if bias else "-unbiased") + {"hc": "", "": "-from-zero"}.get(state, f"-only-{state}0")
 
 
+def workspace(variant, x, w, u, b, h, c):
+    """As the docstrings of lstm and lstm_backward say, and those of lstm_cell for one step."""
+    size, hidden, itemsize = x.shape[-1], u.shape[0], x.itemsize
+    rows, columns, state, width = x.size // size, 4 * hidden, x.shape[0] * hidden, 128 // itemsize
+    forward = rows * (size + 6 * hidden) + state + columns + (state if x.ndim == 2 else 0)
+    backward = w.size + u.size + 2 * state
+    if variant == "steps":
+        return itemsize * forward, itemsize * (backward + x.size + 2 * columns + (state if x.ndim == 2 else 0))
+    forward += rounded(columns, width) * (size + hidden)
+    backward += rows * columns + 16 * columns + columns * rounded(hidden, width) + 128 * rounded(columns, width)
+    return itemsize * forward, itemsize * backward + workspaces.product("threaded", rows, size, columns, itemsize)
+
+
 def sequence(n, steps, inputs, hidden, bias=True, state="hc"):
     names = "h0", "c0"
     return Case(
@@ -33,6 +48,7 @@ def sequence(n, steps, inputs, hidden, bias=True, state="hc"):
         lambda rng, dtype: draw(rng, dtype, (n, steps, inputs), hidden, bias, state, names),
         wrt=("x", "w", "u", "b", *names),
         length=n * steps + inputs + 4 * hidden,
+        workspace=workspace,
         backward=lambda function, douts, saved, needs: function(douts[0], saved, needs, dh=douts[1], dc=douts[2]),
     )
 
@@ -45,6 +61,7 @@ def cell(n, inputs, hidden, bias=True, state="hc"):
         lambda rng, dtype: draw(rng, dtype, (n, inputs), hidden, bias, state, names),
         wrt=("x", "w", "u", "b", *names),
         length=n + inputs + 4 * hidden,
+        workspace=workspace,
         backward=lambda function, douts, saved, needs: function(douts[0], saved, needs, dc=douts[1]),
     )
 

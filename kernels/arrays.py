@@ -1,0 +1,62 @@
+"""Arrays wherever they live: NumPy's on the CPU, CuPy's on a GPU, and stand-ins for those in the simulator.
+
+Contracts and launchers make and lay out arrays through `namespace(x)`, which is NumPy, CuPy or, for the stand-ins, what
+of NumPy is needed here.
+"""
+
+import numpy as np
+
+
+class SimulatedArray(np.ndarray):
+    """NumPy memory that goes to the CUDA kernels, which then run in Numba's simulator (`NUMBA_ENABLE_CUDASIM=1`).
+
+    >>> simulated(np.zeros(2, np.float32)).dtype
+    dtype('float32')
+    """
+
+
+def simulated(array) -> SimulatedArray:
+    """A copy of an array that the CUDA kernels take for one on a GPU."""
+    return np.array(array).view(SimulatedArray)
+
+
+class _Simulated:
+    """NumPy's functions, giving stand-ins."""
+
+    @staticmethod
+    def empty(shape, dtype):
+        return np.empty(shape, dtype).view(SimulatedArray)
+
+    @staticmethod
+    def zeros(shape, dtype):
+        return np.zeros(shape, dtype).view(SimulatedArray)
+
+    @staticmethod
+    def empty_like(x):
+        return np.empty(x.shape, x.dtype).view(SimulatedArray)
+
+    @staticmethod
+    def ascontiguousarray(x):
+        return np.ascontiguousarray(x).view(SimulatedArray)
+
+    may_share_memory = staticmethod(np.may_share_memory)
+
+    @staticmethod
+    def broadcast_to(x, shape):
+        return np.broadcast_to(x, shape, subok=True)
+
+
+def namespace(x):
+    """The module that makes arrays like `x`."""
+    if type(x) is np.ndarray:
+        return np
+    if isinstance(x, SimulatedArray):
+        return _Simulated
+    import cupy
+
+    return cupy
+
+
+def address(x) -> int:
+    """Where an array's memory starts."""
+    return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr

@@ -1,0 +1,59 @@
+"""Which device and which kernel a call gets, and what is said where there is none."""
+
+import re
+
+import numpy as np
+import pytest
+from harness import Elsewhere
+
+from handloom.kernels.dispatch import Variants, device_of
+
+HERE, THERE = np.ones(2), Elsewhere(np.ones(2))
+
+
+def test_arrays_say_where_they_live():
+    assert device_of("add", a=HERE, b=None) == "cpu"
+    assert device_of("add", a=HERE.view(type("Labelled", (np.ndarray,), {})), b=HERE) == "cpu"
+    assert device_of("add", a=None, b=THERE) == "cuda"
+
+
+@pytest.mark.parametrize(
+    "arrays, text",
+    [
+        (
+            {"a": HERE, "b": THERE},
+            'add: a is a NumPy array and b a CuPy array: move one, for example with nn.to_device(b, "cpu")',
+        ),
+        (
+            {"a": THERE, "b": None, "c": THERE, "d": HERE, "e": HERE},
+            'add: d is a NumPy array and a a CuPy array: move one, for example with nn.to_device(a, "cpu")',
+        ),
+        ({"a": HERE, "b": (1.0,)}, "add: b is a tuple: must be a NumPy or a CuPy array, np.asarray makes one"),
+        ({"a": THERE, "b": 1.0}, "add: b is a float: must be a NumPy or a CuPy array, np.asarray makes one"),
+    ],
+)
+def test_arrays_that_are_apart_or_none_are_refused(arrays, text):
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        device_of("add", **arrays)
+
+
+LADDER = Variants("add", "os", cpu={"naive": "path:dirname", "simd": "path:basename"})
+
+
+def test_the_last_variant_is_the_default():
+    assert LADDER.launcher("cpu", None) is LADDER.launcher("cpu", "simd")
+    assert LADDER.launcher("cpu", "naive")("a/b") == "a"
+    assert list(LADDER) == ["cpu"] and list(LADDER["cpu"]) == ["naive", "simd"]
+
+
+@pytest.mark.parametrize(
+    "device, variant, error, text",
+    [
+        ("cuda", None, TypeError, "add: no kernel for cuda arrays: there are kernels for cpu"),
+        ("cuda", "simd", TypeError, "add: no kernel for cuda arrays: there are kernels for cpu"),
+        ("cpu", "fast", ValueError, "add: variant is 'fast': must be one of 'naive', 'simd'"),
+    ],
+)
+def test_a_kernel_that_there_is_not(device, variant, error, text):
+    with pytest.raises(error, match=f"^{re.escape(text)}$"):
+        LADDER.launcher(device, variant)
