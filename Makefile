@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracles bench clean
+.PHONY: help demo test test-oracles test-cuda bench clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -26,6 +26,10 @@ test: $(VENV)/.test ## style, then all tests
 
 test-oracles: $(VENV)/.oracles ## the tests that compare with torch, which this installs
 	HANDLOOM_ORACLES=1 $(BIN)/python -m pytest -m oracle
+
+test-cuda: $(VENV)/.cuda ## the CUDA kernels without a GPU: in the simulator, and their machine code
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/cuda
+	HANDLOOM_CUDA=1 $(BIN)/python -m pytest tests/cuda
 
 bench: $(VENV)/.demo ## measure kernels and training steps on this machine
 	$(BIN)/handloom bench
@@ -59,4 +63,8 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.made
 
 $(VENV)/.oracles: $(VENV)/.test
 	@$(PIP) '$(ORACLES)'
+	@touch $@
+
+$(VENV)/.cuda: $(VENV)/.test
+	@$(PIP) --editable '.[test,toolkit]'
 	@touch $@

@@ -12,7 +12,7 @@ FORBIDDEN = {"kernels": {"nn", "bench", "examples", "cli"}, "nn": {"bench", "exa
 BLAS_CALLS = {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "multi_dot"}
 ARRAY_PACKAGES = {"np", "numpy", "linalg"}
 
-BUILDING_BLOCKS = {"simd"}  # folders below kernels/ that hold no operation
+BUILDING_BLOCKS = {"simd", "ptx"}  # folders below kernels/ that hold no operation
 FAMILIES = sorted(f.parent for f in (ROOT / "kernels").glob("*/__init__.py") if f.parent.name not in BUILDING_BLOCKS)
 KERNEL_FILES = sorted((ROOT / "kernels").rglob("*.py"))
 SOURCES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
@@ -93,7 +93,7 @@ def test_kernels_call_no_blas(path):
     assert not [name for name in imports(path) if name.startswith("numpy.") and name.split(".")[1] in BLAS_CALLS]
 
 
-@pytest.mark.parametrize("path", [p for p in KERNEL_FILES if p.name == "__init__.py"], ids=name_of)
+@pytest.mark.parametrize("path", [f / "__init__.py" for f in FAMILIES], ids=name_of)
 def test_contracts_compile_nothing(path):
     assert not [name for name in imports(path) if name.split(".")[0] in ("numba", "llvmlite")]
 

@@ -1,0 +1,476 @@
+"""Matrix products on an NVIDIA GPU, C[M, N] = A[M, K] B[K, N], from one thread an element to 128-bit register tiles.
+
+    naive      a thread computes one element of C
+    shared     a block copies tiles of A and B into shared memory and computes 16 x 16 elements from there
+    registers  a thread computes 8 x 8 elements: from 16 numbers of shared memory, 64 multiply-adds
+    vectors    the same with 16 bytes an access, and the next tiles on their way while this one is multiplied
+
+Every launcher is called as gemm_x(a, b, c, bias=None, activation=None): `a` and `b` 2-D with any strides, `c` 2-D and
+C-contiguous. In the kernels, element (i, k) of A is a[i * a_row + k * a_col], so that a transposed operand is the same
+memory with its strides swapped. Blocks are numbered along one axis, which has no small limit.
+"""
+
+import math
+from functools import cache
+
+from numba import cuda, int32, int64
+
+from ..arrays import address, namespace
+from ..launch import element_of, kernel, pointer
+from ..ptx import load, load4, store
+
+NONE, RELU, SIGMOID, TANH = range(4)
+CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
+
+
+@cuda.jit(device=True, inline="always")
+def at_least(z, floor):
+    """max(z, floor); NaN stays NaN. The floor is 0 for a ReLU, else -Inf."""
+    if z < floor:
+        return floor
+    return z
+
+
+@cache
+def activate(T):
+    @kernel(threads=256)
+    def activate_elements(c: pointer(T), size: int64, activation: int32):
+        """One thread: one element of C, c = sigmoid(c) or tanh(c). Their exponentials are no part of the products: they
+        would take the registers that the tiles need."""
+        i = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x
+        if i < size:
+            if activation == SIGMOID:
+                store(c, i, T(1) / (T(1) + math.exp(-load(c, i))))
+            else:
+                store(c, i, math.tanh(load(c, i)))
+
+    return activate_elements
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# naive
+
+
+@cache
+def naive(T):
+    @kernel(threads=256)
+    def multiply_naive(
+        a: pointer(T), a_row: int64, a_col: int64, b: pointer(T), b_row: int64, b_col: int64, c: pointer(T),
+        bias: pointer(T), m: int32, n: int32, k: int32, has_bias: int32, floor: T,
+    ):  # fmt: skip
+        """One thread: one element of C. Neighbouring threads take neighbouring columns, and so read and write whole
+        cache lines of B and C; every number of A and B is read from memory again for each element that it takes part
+        in."""
+        i = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x
+        if i < int64(m) * n:
+            row, col = i // n, i % n
+            total = T(0)
+            if has_bias:
+                total = load(bias, col)
+            for p in range(k):
+                total += load(a, row * a_row + p * a_col) * load(b, p * b_row + col * b_col)
+            store(c, i, at_least(total, floor))
+
+    return multiply_naive
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# shared
+
+TILE = 16
+TILE_SQUARED = TILE * TILE
+
+
+@cache
+def shared(T):
+    @kernel(threads=TILE_SQUARED)
+    def multiply_shared(
+        a: pointer(T), a_row: int64, a_col: int64, b: pointer(T), b_row: int64, b_col: int64, c: pointer(T),
+        bias: pointer(T), m: int32, n: int32, k: int32, has_bias: int32, floor: T,
+    ):  # fmt: skip
+        """One block: 16 x 16 elements of C; one thread: one of them. 2 KB of shared memory (4 with float64).
+
+        Why it is faster: each number of A and B is fetched once for 16 threads instead of once for each.
+        """
+        tile_a = cuda.shared.array(TILE_SQUARED, T)
+        tile_b = cuda.shared.array(TILE_SQUARED, T)
+        y, x = cuda.threadIdx.x // TILE, cuda.threadIdx.x % TILE
+        across = (n + TILE - 1) // TILE
+        row, col = cuda.blockIdx.x // across * TILE + y, cuda.blockIdx.x % across * TILE + x
+        total = T(0)
+        if has_bias and col < n:
+            total = load(bias, col)
+        for k0 in range(0, k, TILE):
+            number = T(0)
+            if row < m and k0 + x < k:
+                number = load(a, row * a_row + (k0 + x) * a_col)
+            store(tile_a, y * TILE + x, number)
+            number = T(0)
+            if k0 + y < k and col < n:
+                number = load(b, (k0 + y) * b_row + col * b_col)
+            store(tile_b, y * TILE + x, number)
+            cuda.syncthreads()
+            for p in range(TILE):
+                total += load(tile_a, y * TILE + p) * load(tile_b, p * TILE + x)
+            cuda.syncthreads()
+        if row < m and col < n:
+            store(c, int64(row) * n + col, at_least(total, floor))
+
+    return multiply_shared
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# registers and vectors
+
+# 256 threads, 16 x 16; each computes ROWS x COLUMNS elements of C. Of float64, half as many columns fill as many
+# registers.
+ROWS, SIDE, DEPTH = 8, 16, 16
+BLOCK_ROWS = ROWS * SIDE
+NEVER = 0x7FFFFFFF
+
+
+@cache
+def registers(T):
+    columns = 256 // T.bitwidth
+    block_columns, accumulators = columns * SIDE, ROWS * columns
+    size_a, size_b = DEPTH * BLOCK_ROWS, DEPTH * block_columns
+
+    @kernel(threads=SIDE * SIDE, blocks=2)
+    def multiply_registers(
+        a: pointer(T), a_row: int64, a_col: int64, b: pointer(T), b_row: int64, b_col: int64, c: pointer(T),
+        bias: pointer(T), m: int32, n: int32, k: int32, has_bias: int32, floor: T,
+    ):  # fmt: skip
+        """One block: 128 x 128 elements of C (128 x 64 of float64); one thread: rows y, y + 16 ... and columns x,
+        x + 16 ... of them, in registers. 16 KB of shared memory (24 with float64).
+
+        Why it is faster: for each k a thread reads 16 numbers of shared memory for 64 multiply-adds, not 2 for one.
+        Neighbouring threads read neighbouring columns: no bank of shared memory is asked twice at once.
+        """
+        tile_a = cuda.shared.array(size_a, T)  # [k, row]
+        tile_b = cuda.shared.array(size_b, T)  # [k, column]
+        acc = cuda.local.array(accumulators, T)
+        left = cuda.local.array(ROWS, T)
+        right = cuda.local.array(columns, T)
+        thread = cuda.threadIdx.x
+        y, x = thread // SIDE, thread % SIDE
+        across = (n + block_columns - 1) // block_columns
+        row0, col0 = cuda.blockIdx.x // across * BLOCK_ROWS, cuda.blockIdx.x % across * block_columns
+        for j in range(columns):
+            start, col = T(0), col0 + x + j * SIDE
+            if has_bias and col < n:
+                start = load(bias, col)
+            for i in range(ROWS):
+                acc[i * columns + j] = start
+        for k0 in range(0, k, DEPTH):
+            for i in range(ROWS):
+                p, row = k0 + x, row0 + y + i * SIDE
+                number = T(0)
+                if row < m and p < k:
+                    number = load(a, row * a_row + p * a_col)
+                store(tile_a, x * BLOCK_ROWS + y + i * SIDE, number)
+            for j in range(columns):
+                p, col = k0 + y, col0 + x + j * SIDE
+                number = T(0)
+                if col < n and p < k:
+                    number = load(b, p * b_row + col * b_col)
+                store(tile_b, y * block_columns + x + j * SIDE, number)
+            cuda.syncthreads()
+            for p in range(DEPTH):
+                for i in range(ROWS):
+                    left[i] = load(tile_a, p * BLOCK_ROWS + y + i * SIDE)
+                for j in range(columns):
+                    right[j] = load(tile_b, p * block_columns + x + j * SIDE)
+                for i in range(ROWS):
+                    for j in range(columns):
+                        acc[i * columns + j] += left[i] * right[j]
+            cuda.syncthreads()
+        for i in range(ROWS):
+            for j in range(columns):
+                row, col = row0 + y + i * SIDE, col0 + x + j * SIDE
+                if row < m and col < n:
+                    store(c, int64(row) * n + col, at_least(acc[i * columns + j], floor))
+
+    return multiply_registers
+
+
+@cache
+def vectors(T, a_by_rows, b_by_rows):
+    """The kernel for A and B that each lie in memory by rows, or by columns."""
+    V = 128 // T.bitwidth  # numbers in 16 bytes
+    columns, depth = 256 // T.bitwidth, 8
+    block_columns, accumulators = columns * SIDE, ROWS * columns
+    # Rows of the tiles in shared memory, longer by one vector: what is turned on the way in goes to other banks.
+    wide_a, wide_b = BLOCK_ROWS + V, block_columns + V
+    size_a, size_b = depth * wide_a, depth * wide_b
+    both_a, both_b = 2 * size_a, 2 * size_b
+    # Vectors of a tile that each thread brings, and the numbers in them.
+    fetches_a, fetches_b = depth * BLOCK_ROWS // (V * SIDE * SIDE), depth * block_columns // (V * SIDE * SIDE)
+    numbers_a, numbers_b = fetches_a * V, fetches_b * V
+    turned_a, turned_b = a_by_rows, not b_by_rows  # k runs along their rows, and shall run along columns
+
+    @cuda.jit(device=True, inline="always")
+    def place(f, block, turned):
+        """Where vector f of this thread lies in a tile: (its k, its row or column)."""
+        vector = cuda.threadIdx.x + f * SIDE * SIDE
+        if turned:
+            return int32(vector % (depth // V) * V), int32(vector // (depth // V))
+        return int32(vector // (block // V)), int32(vector % (block // V) * V)
+
+    @cuda.jit(device=True, inline="always")
+    def aim(stride, outer_left, block, turned, fetches, at, limit):
+        """Where this thread's vectors lie in any tile, and how many terms must be left for each to be in the matrix.
+        Rows are whole vectors, so that a vector lies in the matrix or beyond it."""
+        for f in range(fetches):
+            p, outer = place(f, block, turned)
+            at[f] = outer * stride + p if turned else p * stride + outer
+            limit[f] = p if outer < outer_left else NEVER
+
+    @cuda.jit(device=True, inline="always")
+    def fetch(memory, start, at, limit, k_left, fetches, numbers):
+        """This thread's vectors of the tile that starts at memory[start], into registers; zeros beyond the matrix."""
+        for f in range(fetches):
+            if limit[f] < k_left:
+                vector = load4(memory, start + at[f])
+                for v in range(V):
+                    numbers[f * V + v] = vector[v]
+            else:
+                for v in range(V):
+                    numbers[f * V + v] = T(0)
+
+    @cuda.jit(device=True, inline="always")
+    def put(tile, start, wide, block, turned, fetches, numbers):
+        """What `fetch` brought, to shared memory: tile[start + k * wide + row or column]."""
+        for f in range(fetches):
+            p, outer = place(f, block, turned)
+            for v in range(V):
+                if turned:
+                    store(tile, start + (p + v) * wide + outer, numbers[f * V + v])
+                else:
+                    store(tile, start + p * wide + outer + v, numbers[f * V + v])
+
+    @cuda.jit(device=True, inline="always")
+    def multiply_step(tile_a, from_a, tile_b, from_b, right, acc):
+        """acc += one column of A's tile times one row of B's."""
+        for g in range(columns // V):
+            vector = load4(tile_b, from_b + g * SIDE * V)
+            for v in range(V):
+                right[g * V + v] = vector[v]
+        for g in range(ROWS // V):
+            vector = load4(tile_a, from_a + g * SIDE * V)
+            for v in range(V):
+                for j in range(columns):
+                    acc[(g * V + v) * columns + j] += vector[v] * right[j]
+
+    @kernel(threads=SIDE * SIDE, blocks=2)
+    def multiply_vectors(
+        a: pointer(T), a_stride: int32, b: pointer(T), b_stride: int32, c: pointer(T),
+        bias: pointer(T), m: int32, n: int32, k: int32, has_bias: int32, floor: T,
+    ):  # fmt: skip
+        """One block: 128 x 128 elements of C (128 x 64 of float64); one thread: 8 x 8 (8 x 4) of them, in groups of V
+        neighbouring rows and columns. 17 KB of shared memory (25 with float64).
+
+        Why it is faster: a quarter of the loads; and while one pair of tiles is multiplied, the next is on its way
+        from memory into registers, to be put into the other pair, so that one barrier a tile is enough.
+        """
+        tile_a = cuda.shared.array(both_a, T, alignment=16)
+        tile_b = cuda.shared.array(both_b, T, alignment=16)
+        acc = cuda.local.array(accumulators, T)
+        right = cuda.local.array(columns, T)
+        at_a, limit_a = cuda.local.array(fetches_a, int32), cuda.local.array(fetches_a, int32)
+        at_b, limit_b = cuda.local.array(fetches_b, int32), cuda.local.array(fetches_b, int32)
+        ahead_a = cuda.local.array(numbers_a, T)
+        ahead_b = cuda.local.array(numbers_b, T)
+        y, x = int32(cuda.threadIdx.x // SIDE * V), int32(cuda.threadIdx.x % SIDE * V)
+        across = (n + block_columns - 1) // block_columns
+        row0, col0 = cuda.blockIdx.x // across * BLOCK_ROWS, cuda.blockIdx.x % across * block_columns
+        # Where the next tiles start, and how far the ones after those are.
+        next_a, next_b = int64(row0), int64(col0)
+        step_a, step_b = depth * a_stride, depth * b_stride
+        if turned_a:
+            next_a, step_a = int64(row0) * a_stride, int32(depth)
+        if turned_b:
+            next_b, step_b = int64(col0) * b_stride, int32(depth)
+        for j in range(columns):
+            start, col = T(0), col0 + j // V * SIDE * V + x + j % V
+            if has_bias and col < n:
+                start = load(bias, col)
+            for i in range(ROWS):
+                acc[i * columns + j] = start
+        aim(a_stride, m - row0, BLOCK_ROWS, turned_a, fetches_a, at_a, limit_a)
+        aim(b_stride, n - col0, block_columns, turned_b, fetches_b, at_b, limit_b)
+        fetch(a, next_a, at_a, limit_a, k, fetches_a, ahead_a)
+        fetch(b, next_b, at_b, limit_b, k, fetches_b, ahead_b)
+        put(tile_a, 0, wide_a, BLOCK_ROWS, turned_a, fetches_a, ahead_a)
+        put(tile_b, 0, wide_b, block_columns, turned_b, fetches_b, ahead_b)
+        cuda.syncthreads()
+        now = int32(0)  # which pair is read
+        for k_left in range(k - depth, -depth, -depth):
+            next_a += step_a
+            next_b += step_b
+            if k_left > 0:
+                fetch(a, next_a, at_a, limit_a, k_left, fetches_a, ahead_a)
+                fetch(b, next_b, at_b, limit_b, k_left, fetches_b, ahead_b)
+            # LLVM does not unroll a loop over 64 multiply-adds by itself.
+            from_a, from_b = now * size_a + y, now * size_b + x
+            multiply_step(tile_a, from_a, tile_b, from_b, right, acc)
+            multiply_step(tile_a, from_a + wide_a, tile_b, from_b + wide_b, right, acc)
+            multiply_step(tile_a, from_a + 2 * wide_a, tile_b, from_b + 2 * wide_b, right, acc)
+            multiply_step(tile_a, from_a + 3 * wide_a, tile_b, from_b + 3 * wide_b, right, acc)
+            multiply_step(tile_a, from_a + 4 * wide_a, tile_b, from_b + 4 * wide_b, right, acc)
+            multiply_step(tile_a, from_a + 5 * wide_a, tile_b, from_b + 5 * wide_b, right, acc)
+            multiply_step(tile_a, from_a + 6 * wide_a, tile_b, from_b + 6 * wide_b, right, acc)
+            multiply_step(tile_a, from_a + 7 * wide_a, tile_b, from_b + 7 * wide_b, right, acc)
+            now = 1 - now
+            if k_left > 0:
+                put(tile_a, now * size_a, wide_a, BLOCK_ROWS, turned_a, fetches_a, ahead_a)
+                put(tile_b, now * size_b, wide_b, block_columns, turned_b, fetches_b, ahead_b)
+                cuda.syncthreads()
+        for i in range(ROWS):
+            for j in range(columns):
+                row = row0 + i // V * SIDE * V + y + i % V
+                col = col0 + j // V * SIDE * V + x + j % V
+                if row < m and col < n:
+                    store(c, int64(row) * n + col, at_least(acc[i * columns + j], floor))
+
+    return multiply_vectors
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The launchers
+
+
+def operand(x):
+    """(flat array, stride of rows, stride of columns) of a 2-D array; copied if neither orientation is contiguous."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1), x.shape[1], 1
+    if x.flags.f_contiguous:
+        return x.T.reshape(-1), 1, x.shape[0]
+    return namespace(x).ascontiguousarray(x).reshape(-1), x.shape[1], 1
+
+
+def _launch(multiply, blocks, a, b, c, k, bias, activation):
+    """Launch a product, and the activation after it where the product does not know it."""
+    m, n = c.shape
+    flat, some = c.reshape(-1), a[0] if bias is None else bias
+    floor = 0.0 if activation == "relu" else -math.inf
+    multiply((blocks,), *a, *b, flat, some, m, n, k, bias is not None, floor)
+    if activation in ("sigmoid", "tanh"):
+        activate(element_of(c))((-(-c.size // 256),), flat, c.size, CODES[activation])
+
+
+def _simple(make, blocks_of):
+    """The launcher of a rung that takes any strides."""
+
+    def launch(a, b, c, bias=None, activation=None):
+        T = element_of(c)
+        _launch(make(T), blocks_of(*c.shape, T), operand(a), operand(b), c, a.shape[1], bias, activation)
+
+    return launch
+
+
+def _blocks(m, n, T):
+    """Blocks of the register tiles."""
+    return -(-m // BLOCK_ROWS) * -(-n // (256 // T.bitwidth * SIDE))
+
+
+gemm_naive = _simple(naive, lambda m, n, T: -(-m * n // 256))
+gemm_shared = _simple(shared, lambda m, n, T: -(-m // TILE) * -(-n // TILE))
+gemm_registers = _simple(registers, _blocks)
+
+
+def _in_vectors(x):
+    """(flat array, stride, whether it lies by rows) of a 2-D array whose rows, or columns, start on whole 16 bytes."""
+    flat, by_row, by_column = operand(x)
+    stride = max(by_row, by_column)
+    whole = flat.size == 0 or (stride * x.itemsize % 16 == 0 and address(flat) % 16 == 0)
+    return (flat, stride, by_column == 1) if whole else None
+
+
+def gemm_vectors(a, b, c, bias=None, activation=None):
+    """The one rung that does not suit every shape."""
+    left, right = _in_vectors(a), _in_vectors(b)
+    if left is None or right is None:
+        raise ValueError(
+            f"matmul: variant is 'vectors', a is {a.shape} and b is {b.shape}: its rows must be whole 16 bytes; "
+            "'naive', 'shared' and 'registers' take any"
+        )
+    T = element_of(c)
+    multiply = vectors(T, left[2], right[2])
+    _launch(multiply, _blocks(*c.shape, T), left[:2], right[:2], c, a.shape[1], bias, activation)
+
+
+def gemm_default(a, b, c, bias=None, activation=None):
+    """`vectors` where it suits, else `registers`."""
+    suits = _in_vectors(a) is not None and _in_vectors(b) is not None
+    (gemm_vectors if suits else gemm_registers)(a, b, c, bias, activation)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The gradient of bias and activation
+
+# Rows of one partial sum of db.
+CHUNK_ROWS = 64
+
+
+@cache
+def epilogue_backward(T):
+    @kernel(threads=256)
+    def multiply_by_derivative(
+        dy: pointer(T), y: pointer(T), dz: pointer(T), partial: pointer(T), m: int32, n: int32, activation: int32
+    ):
+        """One thread: one column of 64 rows of dz = dy f'(z), f' taken from y, and their sum in partial[chunk].
+        Neighbouring threads take neighbouring columns, and so read whole cache lines."""
+        i = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x
+        chunk, col = i // n, i % n
+        if chunk * CHUNK_ROWS < m:
+            total = T(0)
+            for row in range(chunk * CHUNK_ROWS, min(int64(m), (chunk + 1) * CHUNK_ROWS)):
+                at = row * n + col
+                g = load(dy, at)
+                if activation != NONE:
+                    out = load(y, at)
+                    if activation == RELU:
+                        if out == T(0):
+                            g = T(0)
+                    elif activation == SIGMOID:
+                        g *= out * (T(1) - out)
+                    else:
+                        g *= T(1) - out * out
+                    store(dz, at, g)
+                total += g
+            store(partial, i, total)
+
+    return multiply_by_derivative
+
+
+@cache
+def add_rows(T):
+    @kernel(threads=256)
+    def add_up_rows(partial: pointer(T), chunks: int32, n: int32, total: pointer(T)):
+        """One thread: one column of total = partial[0] + partial[1] + ..., always in this order."""
+        col = cuda.blockIdx.x * 256 + cuda.threadIdx.x
+        if col < n:
+            value = T(0)
+            for chunk in range(chunks):
+                value += load(partial, int64(chunk) * n + col)
+            store(total, col, value)
+
+    return add_up_rows
+
+
+def dense_epilogue_backward(dy, y, activation):
+    """(dz, db) for y = f(z + b): dz = dy f'(z), and db, the sum of dz's rows; dy and y are (M, N).
+
+    With no activation dz is dy itself. Workspace: a row for every 64.
+    """
+    (m, n), T, xp = dy.shape, element_of(dy), namespace(dy)
+    dy, y = xp.ascontiguousarray(dy), xp.ascontiguousarray(y)
+    dz = dy if activation is None else xp.empty(dy.shape, dy.dtype)
+    chunks = -(-m // CHUNK_ROWS)
+    partial, db = xp.empty((chunks, n), dy.dtype), xp.empty((n,), dy.dtype)
+    epilogue_backward(T)(
+        (-(-chunks * n // 256),), dy.reshape(-1), y.reshape(-1), dz.reshape(-1), partial.reshape(-1), m, n,
+        CODES[activation],
+    )  # fmt: skip
+    add_rows(T)((-(-n // 256),), partial.reshape(-1), chunks, n, db)
+    return dz, db

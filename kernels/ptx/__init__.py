@@ -1,0 +1,46 @@
+"""Instructions that Numba-CUDA has no name for: 128-bit loads, asynchronous copies, tensor cores.
+
+    load, store              one number, at a pointer or in shared memory, without Python's wrap-around test
+    load4, store4            16 bytes at once (four float32): a quarter of the instructions, and whole cache lines
+    copy_async ...           global to shared memory without passing through registers, while the block computes
+    ldmatrix_x4, mma_...     fragments of matrices from shared memory, and their product on the tensor cores
+
+Memory is addressed as (pointer or shared array, flat index). Kernels import these names and never look at which of two
+implementations they got: gpu.py writes LLVM code and PTX, simulator.py does the same in Python, strictly: there, a
+misaligned or out-of-range access raises, and what is copied asynchronously arrives only when it has been waited for.
+"""
+
+from numba.core import config
+
+if config.ENABLE_CUDASIM:
+    from . import simulator as _implementation
+else:
+    from . import gpu as _implementation
+
+copy_async = _implementation.copy_async
+copy_async_commit = _implementation.copy_async_commit
+copy_async_wait = _implementation.copy_async_wait
+ldmatrix_x4 = _implementation.ldmatrix_x4
+ldmatrix_x4_transposed = _implementation.ldmatrix_x4_transposed
+load = _implementation.load
+load4 = _implementation.load4
+mma_bf16 = _implementation.mma_bf16
+mma_tf32 = _implementation.mma_tf32
+store = _implementation.store
+store4 = _implementation.store4
+to_tf32 = _implementation.to_tf32
+
+__all__ = [
+    "copy_async",
+    "copy_async_commit",
+    "copy_async_wait",
+    "ldmatrix_x4",
+    "ldmatrix_x4_transposed",
+    "load",
+    "load4",
+    "mma_bf16",
+    "mma_tf32",
+    "store",
+    "store4",
+    "to_tf32",
+]

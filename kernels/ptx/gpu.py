@@ -1,0 +1,175 @@
+"""The instructions on a GPU: LLVM loads and stores in the right address space, and inline PTX."""
+
+from llvmlite import ir
+from numba import types
+from numba.cuda.extending import intrinsic
+from numba.cuda.typing import signature
+
+F32, I32, I64, VOID = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
+GLOBAL, SHARED = 1, 3  # address spaces
+VECTOR = 16  # bytes
+
+
+def _element(context, builder, kind, memory, index, index_type):
+    """The address of memory[index] in its address space. A pointer means global memory, an array shared memory."""
+    if index.type.width < 64:
+        index = builder.sext(index, I64) if index_type.signed else builder.zext(index, I64)
+    pointer = memory if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, memory).data
+    pointer = builder.gep(pointer, [index])
+    space = GLOBAL if isinstance(kind, types.CPointer) else SHARED
+    return builder.addrspacecast(pointer, ir.PointerType(pointer.type.pointee, space))
+
+
+def _as_vector(context, builder, kind, pointer):
+    count = VECTOR * 8 // kind.dtype.bitwidth
+    vector = ir.VectorType(context.get_data_type(kind.dtype), count)
+    return builder.bitcast(pointer, ir.PointerType(vector, pointer.type.addrspace)), vector
+
+
+@intrinsic
+def load(typingctx, memory, index):
+    """memory[index]"""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(_element(context, builder, memory, *args, sig.args[1]))
+
+    return signature(memory.dtype, memory, index), codegen
+
+
+@intrinsic
+def store(typingctx, memory, index, value):
+    """memory[index] = value"""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _element(context, builder, memory, *args[:2], sig.args[1]))
+        return context.get_dummy_value()
+
+    return signature(types.void, memory, index, memory.dtype), codegen
+
+
+@intrinsic
+def load4(typingctx, memory, index):
+    """The 16 bytes from memory[index] on, which must start on a multiple of 16, as a tuple."""
+
+    def codegen(context, builder, sig, args):
+        pointer, vector = _as_vector(context, builder, memory, _element(context, builder, memory, *args, sig.args[1]))
+        loaded = builder.load(pointer)
+        loaded.align = VECTOR
+        numbers = [builder.extract_element(loaded, ir.Constant(I32, i)) for i in range(vector.count)]
+        return context.make_tuple(builder, sig.return_type, numbers)
+
+    count = VECTOR * 8 // memory.dtype.bitwidth
+    return signature(types.UniTuple(memory.dtype, count), memory, index), codegen
+
+
+@intrinsic
+def store4(typingctx, memory, index, values):
+    """The tuple's 16 bytes to memory[index] and after."""
+
+    def codegen(context, builder, sig, args):
+        pointer, vector = _as_vector(
+            context, builder, memory, _element(context, builder, memory, *args[:2], sig.args[1])
+        )
+        packed = ir.Constant(vector, ir.Undefined)
+        for i in range(vector.count):
+            packed = builder.insert_element(packed, builder.extract_value(args[2], i), ir.Constant(I32, i))
+        builder.store(packed, pointer).align = VECTOR
+        return context.get_dummy_value()
+
+    count = VECTOR * 8 // memory.dtype.bitwidth
+    return signature(types.void, memory, index, types.UniTuple(memory.dtype, count)), codegen
+
+
+def _asm(builder, result, args, text, constraints, *, volatile=True, convergent=False):
+    """Inline PTX: `$0` and so on are operands, the outputs first. `convergent`: all lanes of a warp must meet in it."""
+    result = ir.LiteralStructType(result) if isinstance(result, list) else result
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    assembly = ir.InlineAsm(kind, text, constraints, side_effect=volatile)
+    return builder.call(assembly, args, attrs=("convergent",) if convergent else ())
+
+
+@intrinsic
+def copy_async(typingctx, shared, to, memory, index, count):
+    """16 bytes from memory[index] to shared[to], later: the first `count` bytes are read, zeros stand for the rest."""
+
+    def codegen(context, builder, sig, args):
+        target = builder.ptrtoint(_element(context, builder, shared, *args[:2], sig.args[1]), I32)
+        source = builder.ptrtoint(_element(context, builder, memory, *args[2:4], sig.args[3]), I64)
+        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+        _asm(builder, VOID, [target, source, args[4]], text, "r,l,r,~{memory}")
+        return context.get_dummy_value()
+
+    return signature(types.void, shared, to, memory, index, types.int32), codegen
+
+
+@intrinsic
+def copy_async_commit(typingctx):
+    """The copies so far are a group."""
+
+    def codegen(context, builder, sig, args):
+        _asm(builder, VOID, [], "cp.async.commit_group;", "~{memory}")
+        return context.get_dummy_value()
+
+    return signature(types.void), codegen
+
+
+@intrinsic
+def copy_async_wait(typingctx, groups):
+    """Wait until at most `groups` (a constant) of this thread's groups are under way."""
+
+    def codegen(context, builder, sig, args):
+        _asm(builder, VOID, [], f"cp.async.wait_group {groups.literal_value};", "~{memory}")
+        return context.get_dummy_value()
+
+    return signature(types.void, groups), codegen
+
+
+def _ldmatrix(suffix, text):
+    def declare(typingctx, shared, index):
+        def codegen(context, builder, sig, args):
+            address = builder.ptrtoint(_element(context, builder, shared, *args, sig.args[1]), I32)
+            ptx = f"ldmatrix.sync.aligned.m8n8.x4{suffix}.shared.b16 {{$0,$1,$2,$3}}, [$4];"
+            four = _asm(builder, [I32] * 4, [address], ptx, "=r,=r,=r,=r,r,~{memory}", convergent=True)
+            return context.make_tuple(builder, sig.return_type, [builder.extract_value(four, i) for i in range(4)])
+
+        return signature(types.UniTuple(types.uint32, 4), shared, index), codegen
+
+    declare.__doc__ = text
+    return intrinsic(declare)
+
+
+ldmatrix_x4 = _ldmatrix(
+    "", "Four 8 x 8 matrices of 16-bit numbers from shared memory: lane l names row l % 8 of matrix l // 8."
+)
+ldmatrix_x4_transposed = _ldmatrix(".trans", "`ldmatrix_x4`, each matrix transposed on the way.")
+
+
+def _mma(instruction, text):
+    def declare(typingctx, a, b, c):
+        def codegen(context, builder, sig, args):
+            operands = [builder.extract_value(arg, i) for arg, n in zip(args, (4, 2, 4)) for i in range(n)]
+            ptx = f"mma.sync.aligned.{instruction} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
+            constraints = ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4)
+            # Not volatile: a function of its operands alone, which may be moved.
+            four = _asm(builder, [F32] * 4, operands, ptx, constraints, volatile=False, convergent=True)
+            return context.make_tuple(builder, sig.return_type, [builder.extract_value(four, i) for i in range(4)])
+
+        bits, floats = types.uint32, types.UniTuple(types.float32, 4)
+        return signature(floats, types.UniTuple(bits, 4), types.UniTuple(bits, 2), floats), codegen
+
+    declare.__doc__ = text
+    return intrinsic(declare)
+
+
+mma_tf32 = _mma("m16n8k8.row.col.f32.tf32.tf32.f32", "A warp's c + a b for 16 x 8 times 8 x 8, in TF32.")
+mma_bf16 = _mma("m16n8k16.row.col.f32.bf16.bf16.f32", "A warp's c + a b for 16 x 16 times 16 x 8, in bfloat16.")
+
+
+@intrinsic
+def to_tf32(typingctx, x):
+    """The bits of x rounded to TF32: eight bits of exponent, ten of mantissa."""
+
+    def codegen(context, builder, sig, args):
+        return _asm(builder, I32, [args[0]], "cvt.rna.tf32.f32 $0, $1;", "=r,f", volatile=False)
+
+    return signature(types.uint32, types.float32), codegen

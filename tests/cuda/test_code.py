@@ -1,0 +1,91 @@
+"""The machine code of the CUDA kernels: registers, spills, width of accesses, share of multiply-adds. No GPU is needed.
+
+`make test-cuda` installs the toolkit; there, a part of it that is missing is a failure.
+"""
+
+import os
+
+import pytest
+import sass
+from numba import float32, float64
+from numba.core import config
+
+MISSING = sass.missing()
+pytestmark = [
+    pytest.mark.skipif(config.ENABLE_CUDASIM, reason="in the simulator nothing is compiled"),
+    pytest.mark.skipif(
+        bool(MISSING) and not os.environ.get("HANDLOOM_CUDA"), reason=f"no {', '.join(MISSING)}: make test-cuda"
+    ),
+]
+
+
+def gemm():
+    from handloom.kernels.gemm import cuda
+
+    return cuda
+
+
+KERNELS = {
+    "gemm-naive": lambda T: gemm().naive(T),
+    "gemm-shared": lambda T: gemm().shared(T),
+    "gemm-registers": lambda T: gemm().registers(T),
+    "gemm-vectors": lambda T: gemm().vectors(T, True, True),
+    "gemm-vectors-transposed": lambda T: gemm().vectors(T, False, False),
+    "gemm-activate": lambda T: gemm().activate(T),
+    "gemm-epilogue": lambda T: gemm().epilogue_backward(T),
+    "gemm-add-rows": lambda T: gemm().add_rows(T),
+}
+POINTS = [
+    pytest.param(name, T, arch, id=f"{name}-{T}-{arch}")
+    for name in KERNELS
+    for T in (float32, float64)
+    for arch in sass.ARCHITECTURES
+]
+
+
+def code(name, T, arch):
+    from handloom.kernels.launch import kept_cubin
+
+    return sass.Code(kept_cubin(KERNELS[name](T), arch))
+
+
+@pytest.mark.parametrize("name, T, arch", POINTS)
+def test_nothing_is_spilled_and_float32_stays_float32(name, T, arch):
+    found = code(name, T, arch)
+    assert found.resources["STACK"] == 0
+    assert not found.count(r"(LDL|STL)\b.*")
+    if T is float32:
+        assert not found.count(r"(DADD|DMUL|DFMA|DSETP|F2F\.F64.*|F2F\.F32\.F64)\b.*")
+        assert found.count(r"F(FMA|ADD|MUL)\b.*")
+    else:
+        assert found.count(r"D(FMA|ADD|MUL)\b.*")
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize("name", ["gemm-vectors", "gemm-vectors-transposed"])
+def test_the_widest_rung_multiplies_and_adds_most_of_the_time(name, arch):
+    found = code(name, float32, arch)
+    assert found.count(r"LDG\.E\.128.*") and found.count(r"LDS\.128")
+    assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
+    main = found.loops[-1]
+    assert sass.share(main, "FFMA.*") > 0.8
+    assert sum(number for instruction, number in main.items() if instruction.startswith("FFMA")) == 8 * 64
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+def test_each_rung_multiplies_and_adds_for_a_larger_share(arch):
+    shares = []
+    for name in ("gemm-naive", "gemm-shared", "gemm-vectors"):
+        shares.append(max(sass.share(loop, "FFMA.*") for loop in code(name, float32, arch).loops))
+    assert shares == sorted(shares) and shares[0] < 0.1 and shares[-1] > 0.8
+
+
+def test_an_error_of_the_compiler_names_the_kernel():
+    from handloom.kernels.launch import compile_cubin, kernel, pointer
+
+    @kernel(threads=32)
+    def broken(x: pointer(float32)):
+        x.nothing()
+
+    with pytest.raises(RuntimeError, match="broken: cannot be compiled for sm_80"):
+        compile_cubin(broken, "sm_80")
