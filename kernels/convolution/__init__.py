@@ -94,8 +94,9 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
         threaded      dz with zeros around it; for dw partial sums, 16 dw at most and no more than 524,288 numbers, and
                       panels of 32 filters of dz (16 with float64), about 16,384 pixels of it or twice all pixels
 
-    The variant threaded computes a dx of very few channels (up to 4, or 2 with float64) as im2col does. Arrays that are
-    not C-contiguous are copied first.
+    For a dx of very few channels (up to 4, or 2 with float64) the variant threaded takes dx with its zeros, where there
+    are any, w with its taps and channels rounded up to 14, and 66 KB of each thread's stack. Arrays that are not
+    C-contiguous are copied first.
 
     Raises
     ------

@@ -32,7 +32,7 @@ from ...simd import (
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
-from .im2col import conv2d_im2col
+from . import few
 from .rung import Rung, pad, pad_input
 from .tables import PANEL, correlations, data_products, forward_products, padding_of_dz
 
@@ -237,10 +237,8 @@ def _one_after_another(launch, chunks, work, *args):
 
 
 def _threaded_data_gradient(dz, w, dx, g):
-    """For very few channels the lanes of the tile, which are channels, would be idle; those of im2col are taps."""
-    few = 4 * g.C * dx.itemsize <= simd.VECTOR_BYTES and g.groups == 1
-    if few:
-        conv2d_im2col.data_gradient(dz, w, dx, g)
+    if few.suits(g, dx.itemsize):
+        few.data_gradient(dz, w, dx, g)
     else:
         _data_gradient(_over_threads, dz, w, dx, g)
 

@@ -5,6 +5,7 @@ from harness import Case
 from workspaces import rounded
 
 from handloom import kernels
+from handloom.kernels.convolution.cpu import few
 from handloom.kernels.convolution.cpu.tables import correlations, padding_of_dz
 from handloom.kernels.simd import VECTOR_BYTES
 
@@ -52,9 +53,10 @@ def stated(variant, g, itemsize):
     y, dx, dw, matrix = by_im2col(g, itemsize)
     if variant == "im2col":
         return y + matrix, dx + dw + matrix
-    few = variant == "threaded" and 4 * g.C * itemsize <= VECTOR_BYTES and g.groups == 1
-    y, dx_by_tiles, dw = by_tiles(g, itemsize)
-    return y, (dx + matrix if few else dx_by_tiles) + dw
+    y, dx, dw = by_tiles(g, itemsize)
+    if variant == "threaded" and few.suits(g, itemsize):
+        dx = with_zeros(g.N, g.H, g.W, g.C, g.padding) + rounded(g.KH * g.KW * g.C, 14) * g.F
+    return y, dx + dw
 
 
 def conv(id, x_shape, w_shape, bias=True, variants=None, **options):
@@ -92,6 +94,7 @@ CASES = [
         conv(f"{channels}-channels-{filters}-filters", (2, 6, 7, channels), (3, 3, channels, filters), variants=FAST)
         for channels, filters in [(1, 32), (32, 1), (15, 17), (17, 33), (33, 48), (64, 31)]
     ),
+    conv("row-of-several-panels", (1, 3, 70, 2), (2, 3, 2, 5), variants=FAST),
     conv("same", (2, 6, 7, 3), (3, 3, 3, 4), padding="same"),
     conv("same-even-window", (2, 5, 6, 2), (2, 4, 2, 3), padding="same", activation="relu"),
     conv("same-strides", (2, 7, 8, 3), (3, 3, 3, 4), padding="same", strides=2),
