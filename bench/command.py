@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{description['processor']}, {options.threads} threads, vectors of {description['vector bytes']} bytes, "
         f"{description['date']}"
     )
+    if kernel := os.environ.get("OPENBLAS_CORETYPE"):
+        print(f"OPENBLAS_CORETYPE={kernel} is set: NumPy may not run its best kernels", file=sys.stderr)
     rows = []
     with _threads(options.threads):
         for name, group in groups.items():

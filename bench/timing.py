@@ -1,7 +1,9 @@
 """Interleaved timing of candidates that do the same work.
 
-Each round runs every candidate once for a short stretch: its first calls are thrown away (threads that slept while
-another candidate ran need up to milliseconds to wake, caches have to be filled again), then single calls are timed.
+Each round runs every candidate once for a short stretch. Before it comes a pause, in which the threads of the one
+before fall asleep: OpenBLAS's spin for a tenth of a second after their last call, and whoever is measured meanwhile
+shares a core with them (a product of 1024^3 took 8.9 ms instead of 4.9 so). Its first calls are thrown away (threads
+that slept need up to milliseconds to wake, caches have to be filled again), then single calls are timed.
 A drift of the machine's speed so meets all candidates alike. The figure of a candidate is the median over all its
 calls; a ratio is the peer's median divided by ours, above 1 where we are faster.
 """
@@ -11,6 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+# Seconds between two candidates.
+PAUSE = 0.2
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ def interleave(
     calls = {name: max(1, min(200, int(stretch / _once(call)))) for name, call in candidates.items()}
     for _ in range(rounds):
         for name, call in candidates.items():
+            time.sleep(PAUSE)
             for _ in range(1 + calls[name] // 5):
                 call()
             for _ in range(calls[name]):
