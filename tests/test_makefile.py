@@ -1,5 +1,6 @@
 """The Makefile: what `make help` lists, and what it says to somebody whose Python will not do."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,11 @@ def make(*arguments, cwd):
     """Run make in a folder that holds the Makefile and what it depends on."""
     for file in (MAKEFILE, ROOT / "pyproject.toml"):
         shutil.copy(file, cwd)
-    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True)
+    # These tests may themselves run under make, whose own settings are none of this one's.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    return subprocess.run(["make", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def python(folder, answer):
