@@ -2,6 +2,7 @@
 
 from llvmlite import ir
 from numba import types
+from numba.core.errors import RequireLiteralValue
 from numba.cuda.extending import intrinsic
 from numba.cuda.typing import signature
 
@@ -116,6 +117,8 @@ def copy_async_commit(typingctx):
 @intrinsic
 def copy_async_wait(typingctx, groups):
     """Wait until at most `groups` (a constant) of this thread's groups are under way."""
+    if not isinstance(groups, types.IntegerLiteral):
+        raise RequireLiteralValue(groups)
 
     def codegen(context, builder, sig, args):
         _asm(builder, VOID, [], f"cp.async.wait_group {groups.literal_value};", "~{memory}")

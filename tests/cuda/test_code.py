@@ -89,3 +89,21 @@ def test_an_error_of_the_compiler_names_the_kernel():
 
     with pytest.raises(RuntimeError, match="broken: cannot be compiled for sm_80"):
         compile_cubin(broken, "sm_80")
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name, instructions",
+    [
+        ("copy", (r"LDGSTS.*", r"LDS\.128", r"STG\.E\.128.*")),
+        ("multiply_tf32", (r"HMMA\.1688\.F32\.TF32",)),
+        ("multiply_bf16", (r"LDSM\.16\.M88\.4", r"LDSM\.16\.MT88\.4", r"HMMA\.16816\.F32\.BF16")),
+    ],
+)
+def test_intrinsics_become_the_instructions_they_are_named_after(name, instructions, arch):
+    import warps
+
+    from handloom.kernels.launch import compile_cubin
+
+    found = sass.Code(compile_cubin(getattr(warps, name), arch))
+    assert all(found.count(pattern) for pattern in instructions), found.instructions

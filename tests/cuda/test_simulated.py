@@ -80,3 +80,61 @@ def test_kernels_follow_the_reference(case, variant, dtype):
     for name, array in before.items():
         if name not in case.inplace:
             np.testing.assert_array_equal(given[name], array, err_msg=f"{case} changed its input {name}")
+
+
+class TestInstructions:
+    """The twins of kernels/ptx against NumPy; test_code.py looks for the instructions themselves."""
+
+    @pytest.fixture(autouse=True)
+    def rng(self):
+        self.rng = np.random.default_rng(5)
+
+    def test_an_asynchronous_copy_ends_in_zeros(self):
+        import warps
+
+        x, y = self.rng.uniform(-1, 1, 128).astype(np.float32), np.full(128, np.nan, np.float32)
+        warps.copy((1,), x, y, 8)
+        np.testing.assert_array_equal(y[:126], x[:126])
+        assert (y[126:] == 0).all()
+
+    def test_an_asynchronous_copy_arrives_when_it_is_waited_for(self):
+        from handloom.kernels.ptx import simulator
+
+        shared, x = np.zeros(8, np.float32), np.ones(8, np.float32)
+        simulator.copy_async(shared, 4, x, 0, 16)
+        simulator.copy_async_commit()
+        simulator.copy_async_wait(1)
+        assert (shared == 0).all()
+        simulator.copy_async_wait(0)
+        np.testing.assert_array_equal(shared, [0] * 4 + [1] * 4)
+
+    def test_accesses_are_held_to_the_array_and_to_16_bytes(self):
+        from handloom.kernels.ptx import simulator
+
+        for access in (
+            lambda x: simulator.load(x, 8),
+            lambda x: simulator.load4(x, 2),
+            lambda x: simulator.load4(x, 8),
+        ):
+            with pytest.raises(IndexError):
+                access(np.ones(8, np.float32))
+
+    def test_a_product_in_tf32(self):
+        import warps
+
+        a, b, c = (self.rng.uniform(-1, 1, shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
+        found = c.copy()
+        warps.multiply_tf32((1,), a.reshape(-1), b.reshape(-1), found.reshape(-1))
+        np.testing.assert_allclose(found, c + a.astype(float) @ b, rtol=2e-3, atol=2e-3)
+        assert not np.allclose(found, c + a.astype(float) @ b, rtol=1e-6, atol=1e-6), "TF32 keeps ten bits"
+
+    def test_a_product_in_bfloat16(self):
+        import warps
+
+        bits = [
+            (self.rng.uniform(-1, 1, shape).astype(np.float32).view(np.uint32) >> 16) for shape in ((16, 16), (16, 8))
+        ]
+        a, b = ((part << 16).astype(np.uint32).view(np.float32) for part in bits)
+        found = np.full((16, 8), np.nan, np.float32)
+        warps.multiply_bf16((1,), *(part.astype(np.uint16).reshape(-1) for part in bits), found.reshape(-1))
+        np.testing.assert_allclose(found, a.astype(float) @ b, rtol=1e-5, atol=1e-5)

@@ -4,6 +4,7 @@
     im2col    every window copied into a row of a matrix, then a matrix product                      im2col.py
     direct    the same product in a register tile, without the matrix: tables say where its rows lie direct.py
     threaded  the same, chunk by chunk over several threads                                          direct.py
+              and its data gradient for very few channels                                            few.py
 
 A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py). Their arrays are C-contiguous.
 """

@@ -1,0 +1,80 @@
+"""Kernels that try the instructions of kernels/ptx, one warp each."""
+
+from numba import cuda, float32, int32, uint16
+
+from handloom.kernels.launch import kernel, pointer
+from handloom.kernels.ptx import (
+    copy_async,
+    copy_async_commit,
+    copy_async_wait,
+    ldmatrix_x4,
+    ldmatrix_x4_transposed,
+    load,
+    load4,
+    mma_bf16,
+    mma_tf32,
+    store,
+    store4,
+    to_tf32,
+)
+
+P = pointer(float32)
+
+
+@kernel(threads=32)
+def copy(x: P, y: P, bytes_of_last: int32):
+    """y = x through shared memory, 16 bytes a lane; of the last lane's, the first bytes alone, and zeros."""
+    shared = cuda.shared.array(128, float32, alignment=16)
+    lane = cuda.threadIdx.x
+    count = int32(16)
+    if lane == 31:
+        count = bytes_of_last
+    copy_async(shared, lane * 4, x, lane * 4, count)
+    copy_async_commit()
+    copy_async_wait(0)
+    cuda.syncthreads()
+    store4(y, lane * 4, load4(shared, lane * 4))
+
+
+@kernel(threads=32)
+def multiply_tf32(a: P, b: P, c: P):
+    """C (16, 8) += A (16, 8) B (8, 8), each number of a fragment from its place in memory."""
+    lane = cuda.threadIdx.x
+    row, col = lane // 4, lane % 4
+    left = (
+        to_tf32(load(a, row * 8 + col)), to_tf32(load(a, (row + 8) * 8 + col)),
+        to_tf32(load(a, row * 8 + col + 4)), to_tf32(load(a, (row + 8) * 8 + col + 4)),
+    )  # fmt: skip
+    right = to_tf32(load(b, col * 8 + row)), to_tf32(load(b, (col + 4) * 8 + row))
+    at, below = row * 8 + col * 2, (row + 8) * 8 + col * 2
+    total = mma_tf32(left, right, (load(c, at), load(c, at + 1), load(c, below), load(c, below + 1)))
+    store(c, at, total[0])
+    store(c, at + 1, total[1])
+    store(c, below, total[2])
+    store(c, below + 1, total[3])
+
+
+@kernel(threads=32)
+def multiply_bf16(a: pointer(uint16), b: pointer(uint16), c: P):
+    """C (16, 8) = A (16, 16) B (16, 8) of bfloat16 bits, the fragments by ldmatrix, of which B fills two of four."""
+    left = cuda.shared.array(256, uint16, alignment=16)
+    right = cuda.shared.array(256, uint16, alignment=16)
+    lane = cuda.threadIdx.x
+    for i in range(8):
+        store(left, lane * 8 + i, load(a, lane * 8 + i))
+        store(right, lane * 8 + i, uint16(0))
+    cuda.syncthreads()
+    for i in range(4):
+        k, n = (lane * 4 + i) // 8, (lane * 4 + i) % 8
+        store(right, k * 16 + n, load(b, lane * 4 + i))
+    cuda.syncthreads()
+    # Lane l names row l % 16 of the left or the right half of the columns.
+    place = lane % 16 * 16 + lane // 16 * 8
+    four = ldmatrix_x4_transposed(right, place)
+    zero = float32(0)
+    total = mma_bf16(ldmatrix_x4(left, place), (four[0], four[1]), (zero, zero, zero, zero))
+    at, below = lane // 4 * 8 + lane % 4 * 2, (lane // 4 + 8) * 8 + lane % 4 * 2
+    store(c, at, total[0])
+    store(c, at + 1, total[1])
+    store(c, below, total[2])
+    store(c, below + 1, total[3])
