@@ -38,14 +38,14 @@ def facts() -> dict[str, str]:
 
 def clear_cache() -> int:
     """Remove all compiled kernels; how many there were. Whatever else lies in the folder stays."""
-    kernels = sum(1 for folder in _cache_folders() for _ in folder.glob("*.bin"))
+    kernels = len(_compiled())
     for folder in _cache_folders():
         shutil.rmtree(folder)
     return kernels
 
 
 def _cache_folders() -> Iterator[Path]:
-    """The folders that `kernels.jit` made, one for each state of the sources."""
+    """The folders that `kernels.jit` and `kernels.launch` made, one for each state of the sources."""
     from .kernels.store import cache_folder
 
     for folder in sorted(cache_folder().glob("*")):
@@ -53,8 +53,13 @@ def _cache_folders() -> Iterator[Path]:
             yield folder
 
 
+def _compiled() -> list[Path]:
+    """The kernels in them, for CPUs and GPUs."""
+    return [file for folder in _cache_folders() for file in folder.iterdir() if file.suffix in (".bin", ".cubin")]
+
+
 def _size() -> str:
-    files = [file for folder in _cache_folders() for file in folder.glob("*.bin")]
+    files = _compiled()
     size = sum(file.stat().st_size for file in files)
     return f"{len(files)} compiled kernels, {size / 1e6:.1f} MB" if files else "empty"
 
@@ -67,4 +72,4 @@ def _gpu() -> str:
         found = "NVIDIA driver found, CuPy not installed"
     else:
         found = "NVIDIA driver and CuPy found"
-    return f"not used: this release has kernels for the CPU alone ({found})"
+    return f"not used: this release trains on the CPU alone ({found})"

@@ -32,10 +32,6 @@ class _Simulated:
         return np.zeros(shape, dtype).view(SimulatedArray)
 
     @staticmethod
-    def empty_like(x):
-        return np.empty(x.shape, x.dtype).view(SimulatedArray)
-
-    @staticmethod
     def ascontiguousarray(x):
         return np.ascontiguousarray(x).view(SimulatedArray)
 

@@ -101,11 +101,11 @@ def get(file: Path, make) -> bytes:
     """What is kept in a file, or what `make()` gives, which is then kept. Processes that ask at once make it once."""
     if (kept := read(file)) is not None:
         return kept
-    say_compiling(writable(file.parent))
     lock = lock_file(file.with_suffix(".lock")) if writable(file.parent) else None
     try:
         if (kept := read(file)) is not None:  # another process was first
             return kept
+        say_compiling(writable(file.parent))
         made = make()
         write(file, made)
         return made

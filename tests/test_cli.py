@@ -53,7 +53,7 @@ def test_info_describes_the_machine(capsys, cache):
     for title in ("processor", "features", "vectors", "cores", "threads", "cache", "gpu", "python", "versions"):
         assert re.search(rf"^{title} ", out, re.MULTILINE), title
     assert re.search(r"vectors +\d+ bits: \d+ float32 or \d+ float64", out)
-    assert "threading layer" in out and "not used: this release has kernels for the CPU alone" in out
+    assert "threading layer" in out and "not used: this release trains on the CPU alone" in out
     assert info.facts()["cache"] == f"{cache} (empty)"
 
 
@@ -61,12 +61,13 @@ def test_cache_shows_its_folder_and_empties_it(capsys, cache):
     folder = cache / f"{jit.source_hash(__file__)}-{jit.machine_hash()}"
     folder.mkdir(parents=True)
     (folder / "kernel.bin").write_bytes(bytes(1_500_000))
+    (folder / "kernel.cubin").write_bytes(bytes(500_000))
     (folder / "kernel.lock").touch()
     (cache / "datasets").mkdir()
-    assert info.facts()["cache"] == f"{cache} (1 compiled kernels, 1.5 MB)"
+    assert info.facts()["cache"] == f"{cache} (2 compiled kernels, 2.0 MB)"
     assert cli.main(["cache"]) == 0
     assert cli.main(["cache", "clear"]) == 0
-    assert capsys.readouterr().out == f"{cache}\nremoved 1 compiled kernels from {cache}\n"
+    assert capsys.readouterr().out == f"{cache}\nremoved 2 compiled kernels from {cache}\n"
     assert [path.name for path in cache.iterdir()] == ["datasets"]  # not its own, so it stays
 
 

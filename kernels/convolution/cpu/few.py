@@ -17,6 +17,7 @@ from ...jit import jit
 from ...simd import at, lanes, stack_array, vfill, viewed, vload_part, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
+from .tables import window_offsets
 
 WIDTH_BYTES = simd.TILE_COLUMNS * simd.VECTOR_BYTES
 # Filters whose panel fits on a thread's stack, with any dtype.
@@ -64,7 +65,7 @@ _scatter_images = threaded(scatter_image)
 
 
 def suits(g, itemsize):
-    """Whether four channels fill at most one vector."""
+    """Whether the channels fill a quarter of a vector at most, and the panel fits."""
     return 4 * g.C * itemsize <= simd.VECTOR_BYTES and g.groups == 1 and g.F <= MOST_FILTERS
 
 
@@ -74,14 +75,12 @@ def data_gradient(dz, w, dx, g):
     height, width = g.H + top + bottom, g.W + left + right
     has_zeros = any((top, bottom, left, right))
     padded = scratch("convolution.few.dx", g.N * height * width * g.C, dx.dtype) if has_zeros else dx
-    high, wide = np.arange(g.KH) * g.dilation[0] * width, np.arange(g.KW) * g.dilation[1]
-    taps = ((high[:, None] + wide)[:, :, None] * g.C + np.arange(g.C)).reshape(-1).astype(np.int64)
     rows = w.reshape(-1, g.F)
     whole = scratch("convolution.few.w", -(-len(rows) // ROWS) * ROWS * g.F, w.dtype)
     whole[: rows.size] = rows.reshape(-1)
     whole[rows.size :] = 0
     _scatter_images(
-        g.N, 2 * rows.size * g.N * g.OH * g.OW, dz.reshape(-1), whole, taps, padded.reshape(-1),
+        g.N, 2 * rows.size * g.N * g.OH * g.OW, dz.reshape(-1), whole, window_offsets(g), padded.reshape(-1),
         g.OH, g.OW, g.F, g.C, g.strides[0] * width * g.C, g.strides[1] * g.C, height * width * g.C, NO_BIAS[dz.dtype],
     )  # fmt: skip
     if has_zeros:

@@ -283,12 +283,18 @@ HEIGHTS = TILE_ROWS, TILE_ROWS - 1, TILE_ROWS * 2 // 3
 
 
 @lru_cache(maxsize=128)
+def window_offsets(g):
+    """Where the numbers of a window lie in the padded input, from its first on: (kh, kw, c) as one index."""
+    high, wide = np.arange(g.KH) * g.dilation[0] * _padded_input(g).width, np.arange(g.KW) * g.dilation[1]
+    return ((high[:, None] + wide)[:, :, None] * g.C + np.arange(g.C // g.groups)).reshape(-1).astype(np.int64)
+
+
+@lru_cache(maxsize=128)
 def correlations(g, itemsize):
     """(vectors a tile, Correlation) for each width of tile that dw needs."""
     x, y = _padded_input(g), Side(g.OH, g.OW, g.F)
     pixels = (np.arange(g.OH)[:, None] * g.strides[0] * x.width + np.arange(g.OW) * g.strides[1]) * g.C
-    high, wide = np.arange(g.KH) * g.dilation[0] * x.width, np.arange(g.KW) * g.dilation[1]
-    taps = ((high[:, None] + wide)[:, :, None] * g.C + np.arange(g.C // g.groups)).reshape(-1)
+    taps = window_offsets(g)
     parts = max(1, min(CHUNKS // 2, PARTIAL // (taps.size * g.F)))
     grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, parts)
     # Fewer, larger blocks: every block costs each tile of dw one trip to memory and back.
