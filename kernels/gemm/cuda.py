@@ -17,7 +17,7 @@ from numba import cuda, int32, int64
 
 from ..arrays import address, namespace
 from ..launch import element_of, kernel, pointer
-from ..ptx import load, load4, store
+from ..ptx import exp, load, load4, store, tanh
 
 NONE, RELU, SIGMOID, TANH = range(4)
 CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
@@ -40,9 +40,9 @@ def activate(T):
         i = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x
         if i < size:
             if activation == SIGMOID:
-                store(c, i, T(1) / (T(1) + math.exp(-load(c, i))))
+                store(c, i, T(1) / (T(1) + exp(-load(c, i))))
             else:
-                store(c, i, math.tanh(load(c, i)))
+                store(c, i, tanh(load(c, i)))
 
     return activate_elements
 

@@ -4,6 +4,7 @@
     load4, store4            16 bytes at once (four float32): a quarter of the instructions, and whole cache lines
     copy_async ...           global to shared memory without passing through registers, while the block computes
     ldmatrix_x4, mma_...     fragments of matrices from shared memory, and their product on the tensor cores
+    exp, log, tanh ...       of a number, in its dtype; where they overflow they give Inf or NaN, also in the simulator
 
 Memory is addressed as (pointer or shared array, flat index). Kernels import these names and never look at which of two
 implementations they got: gpu.py writes LLVM code and PTX, simulator.py does the same in Python, strictly: there, a
@@ -20,27 +21,41 @@ else:
 copy_async = _implementation.copy_async
 copy_async_commit = _implementation.copy_async_commit
 copy_async_wait = _implementation.copy_async_wait
+erf = _implementation.erf
+exp = _implementation.exp
+expm1 = _implementation.expm1
 ldmatrix_x4 = _implementation.ldmatrix_x4
 ldmatrix_x4_transposed = _implementation.ldmatrix_x4_transposed
 load = _implementation.load
 load4 = _implementation.load4
+log = _implementation.log
+log1p = _implementation.log1p
 mma_bf16 = _implementation.mma_bf16
 mma_tf32 = _implementation.mma_tf32
+sqrt = _implementation.sqrt
 store = _implementation.store
 store4 = _implementation.store4
+tanh = _implementation.tanh
 to_tf32 = _implementation.to_tf32
 
 __all__ = [
     "copy_async",
     "copy_async_commit",
     "copy_async_wait",
+    "erf",
+    "exp",
+    "expm1",
     "ldmatrix_x4",
     "ldmatrix_x4_transposed",
     "load",
     "load4",
+    "log",
+    "log1p",
     "mma_bf16",
     "mma_tf32",
+    "sqrt",
     "store",
     "store4",
+    "tanh",
     "to_tf32",
 ]

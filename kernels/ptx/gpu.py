@@ -1,5 +1,7 @@
 """The instructions on a GPU: LLVM loads and stores in the right address space, and inline PTX."""
 
+from math import erf, exp, expm1, log, log1p, sqrt, tanh  # noqa: F401  (libdevice's, for the dtype they are called with)
+
 from llvmlite import ir
 from numba import types
 from numba.core.errors import RequireLiteralValue

@@ -4,6 +4,7 @@ Importing this teaches the simulator: warp shuffles, votes and `syncwarp`; `cuda
 `alignment=` of shared and local arrays. All lanes of a warp must reach a warp operation, as with a full mask.
 """
 
+import math
 import sys
 import threading
 
@@ -54,6 +55,23 @@ def load4(memory, index):
 def store4(memory, index, values):
     flat, size = _place4(memory, index)
     flat[index : index + size] = values
+
+
+def _function(compute):
+    """A function of numbers that keeps their dtype and, as on a GPU, never raises."""
+
+    def function(x):
+        with np.errstate(all="ignore"):
+            return compute(x)
+
+    return function
+
+
+exp, expm1, log, log1p, sqrt, tanh = map(_function, (np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.tanh))
+
+
+def erf(x):
+    return type(x)(math.erf(x))
 
 
 # Asynchronous copies: what was copied arrives when it is waited for, as late as a GPU may be.

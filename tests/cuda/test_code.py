@@ -4,37 +4,23 @@
 """
 
 import os
+import runpy
+from pathlib import Path
 
 import pytest
 import sass
 from numba import float32, float64
 from numba.core import config
 
-MISSING = sass.missing()
-pytestmark = [
-    pytest.mark.skipif(config.ENABLE_CUDASIM, reason="in the simulator nothing is compiled"),
-    pytest.mark.skipif(
-        bool(MISSING) and not os.environ.get("HANDLOOM_CUDA"), reason=f"no {', '.join(MISSING)}: make test-cuda"
-    ),
-]
+if config.ENABLE_CUDASIM:
+    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
+if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
+    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
 
-
-def gemm():
-    from handloom.kernels.gemm import cuda
-
-    return cuda
-
-
-KERNELS = {
-    "gemm-naive": lambda T: gemm().naive(T),
-    "gemm-shared": lambda T: gemm().shared(T),
-    "gemm-registers": lambda T: gemm().registers(T),
-    "gemm-vectors": lambda T: gemm().vectors(T, True, True),
-    "gemm-vectors-transposed": lambda T: gemm().vectors(T, False, False),
-    "gemm-activate": lambda T: gemm().activate(T),
-    "gemm-epilogue": lambda T: gemm().epilogue_backward(T),
-    "gemm-add-rows": lambda T: gemm().add_rows(T),
-}
+# "gemm-naive": how to make the kernel for a type. Each family has a file with its own.
+KERNELS = {}
+for file in sorted((Path(__file__).parent / "code").glob("*.py")):
+    KERNELS |= runpy.run_path(str(file))["KERNELS"]
 POINTS = [
     pytest.param(name, T, arch, id=f"{name}-{T}-{arch}")
     for name in KERNELS
