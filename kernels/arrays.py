@@ -4,7 +4,11 @@ Contracts and launchers make and lay out arrays through `namespace(x)`, which is
 of NumPy is needed here.
 """
 
+import operator
+
 import numpy as np
+
+from .recording import on_host
 
 
 class SimulatedArray(np.ndarray):
@@ -32,8 +36,8 @@ class _Simulated:
         return np.zeros(shape, dtype).view(SimulatedArray)
 
     @staticmethod
-    def ascontiguousarray(x):
-        return np.ascontiguousarray(x).view(SimulatedArray)
+    def ascontiguousarray(x, dtype=None):
+        return np.ascontiguousarray(x, dtype).view(SimulatedArray)
 
     may_share_memory = staticmethod(np.may_share_memory)
 
@@ -48,9 +52,25 @@ def namespace(x):
         return np
     if isinstance(x, SimulatedArray):
         return _Simulated
+    if isinstance(x, np.ndarray):  # a subclass, such as np.memmap
+        return np
     import cupy
 
     return cupy
+
+
+def contiguous(x, dtype=None):
+    """x in C order and that dtype: itself where it is so, else a copy, which a replay makes again (recording.py)."""
+    if x.flags.c_contiguous and (dtype is None or x.dtype == dtype):
+        return x
+    return copy_of(x, dtype)
+
+
+def copy_of(x, dtype=None):
+    """A copy in C order, which a replay makes again."""
+    copy = namespace(x).empty(x.shape, x.dtype if dtype is None else dtype)
+    on_host(operator.setitem, copy, ..., x)
+    return copy
 
 
 def address(x) -> int:

@@ -13,14 +13,18 @@ Numba takes half a second and more to compile a parallel loop, and copies everyt
 is one such loop for all kernels: it calls the kernel by its address, and the arguments wait for it in a block of
 memory on the caller's stack.
 
-    launch(chunks, work, *args) -> drive(chunks, parallel, args)      compiled once a kernel, small
+    launch(chunks, work, *args) -> drive(chunks, parallel, 0, args)   compiled once a kernel, small
                                      -> _each_chunk_in_parallel        compiled once, the only parallel loop
                                           -> unpack(chunk, block) -> kernel(chunk, *args)
+
+Such a block may also be kept: `keep(drive, args)` writes it to memory of its own, and `run_kept` runs any number of
+kept launches in one call (recording.py).
 """
 
 import os
 import threading
 
+import numpy as np
 from llvmlite import ir
 from numba import get_num_threads, prange, types
 from numba.core import cgutils
@@ -30,6 +34,11 @@ from .jit import jit
 
 # Work, in floating-point operations or elements touched, from which threads pay.
 THREADS_PAY = 1_000_000
+# Room for what a kept launch needs.
+KEPT_BYTES = 4096
+
+# While launches are recorded, who is told of them (recording.py).
+recorder = None
 
 _region = threading.Lock()
 _forked = False
@@ -55,16 +64,18 @@ def _block_of(typingctx, args):
     return types.intp(args), codegen
 
 
-@intrinsic
-def _unpacker(typingctx, kernel, args):
-    """The address of a function f(chunk, block) that calls kernel(chunk, *args), args being the tuple in the block."""
-    sig = kernel.get_call_type(typingctx, (types.intp, *args.types), {})
+def _signature(typingctx, kernel, args):
+    return kernel.get_call_type(typingctx, (types.intp, *args.types), {})
 
-    def codegen(context, builder, _, values):
-        compiled = kernel.dispatcher.get_compile_result(sig)
-        context.add_linking_libs([compiled.library])
-        kind = ir.FunctionType(ir.VoidType(), [_I64, _I64])
-        unpack = ir.Function(builder.module, kind, f"unpack.{compiled.fndesc.mangled_name}")
+
+def _unpacking_function(context, builder, kernel, args, sig):
+    """The address of a function f(chunk, block) that calls kernel(chunk, *args), args being the tuple in the block."""
+    compiled = kernel.dispatcher.get_compile_result(sig)
+    context.add_linking_libs([compiled.library])
+    kind = ir.FunctionType(ir.VoidType(), [_I64, _I64])
+    name = f"unpack.{compiled.fndesc.mangled_name}"
+    if name not in builder.module.globals:
+        unpack = ir.Function(builder.module, kind, name)
         unpack.linkage = "internal"
         body = ir.IRBuilder(unpack.append_basic_block())
         chunk, block = unpack.args
@@ -75,7 +86,16 @@ def _unpacker(typingctx, kernel, args):
         argtypes = compiled.fndesc.argtypes
         context.call_conv.call_function(body, callee, compiled.fndesc.restype, argtypes, [chunk, *unpacked])
         body.ret_void()
-        return builder.ptrtoint(unpack, _I64)
+    return builder.ptrtoint(builder.module.globals[name], _I64)
+
+
+@intrinsic
+def _unpacker(typingctx, kernel, args):
+    """`_unpacking_function` in compiled code."""
+    sig = _signature(typingctx, kernel, args)
+
+    def codegen(context, builder, _, values):
+        return _unpacking_function(context, builder, kernel, args, sig)
 
     return types.intp(kernel, args), codegen
 
@@ -92,10 +112,78 @@ def _call(typingctx, function, chunk, block):
     return types.void(types.intp, types.intp, types.intp), codegen
 
 
+@intrinsic
+def _store(typingctx, memory, kernel, args):
+    """Write what a launch needs to an address: the unpacking function's own, and after 16 bytes the block.
+
+    The block's arrays lose their owner, an object that dies with the call that made it: whoever keeps the block keeps
+    the arrays.
+    """
+
+    def disowned(context, builder, kind, value):
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, value)
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            array.parent = cgutils.get_null_value(array.parent.type)
+            return array._getvalue()
+        if isinstance(kind, types.BaseTuple):
+            for i, part in enumerate(kind.types):
+                item = disowned(context, builder, part, builder.extract_value(value, i))
+                value = builder.insert_value(value, item, i)
+        return value
+
+    called = _signature(typingctx, kernel, args)
+
+    def codegen(context, builder, sig, values):
+        address, _, block = values
+        kind = context.get_value_type(args)
+        if 16 + context.get_abi_sizeof(kind) > KEPT_BYTES:
+            raise NotImplementedError(f"a launch's arguments take more than {KEPT_BYTES} bytes: {args}")
+        function = _unpacking_function(context, builder, kernel, args, called)
+        builder.store(function, builder.inttoptr(address, _I64.as_pointer()))
+        target = builder.inttoptr(builder.add(address, _I64(16)), kind.as_pointer())
+        builder.store(disowned(context, builder, args, block), target)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, kernel, args), codegen
+
+
 @jit(parallel=True, inner=True)
 def _each_chunk_in_parallel(chunks, function, block):
     for chunk in prange(chunks):
         _call(function, chunk, block)
+
+
+@jit
+def _run_kept(launches, parallel):
+    """Launch after launch: each row is (function, block, chunks, whether threads pay)."""
+    for i in range(len(launches)):
+        function, block, chunks = launches[i, 0], launches[i, 1], launches[i, 2]
+        if parallel and launches[i, 3]:
+            _each_chunk_in_parallel(chunks, function, block)
+        else:
+            for chunk in range(chunks):
+                _call(function, chunk, block)
+
+
+def keep(drive, args):
+    """(memory, address of the function, address of the block) of a launch that `run_kept` may run as long as the memory
+    and the arrays among the arguments live."""
+    memory = np.empty(KEPT_BYTES // 8, np.int64)
+    address = memory.ctypes.data
+    drive(0, False, address, *args)
+    return memory, int(memory[0]), address + 16
+
+
+def run_kept(launches):
+    """Run kept launches, the rows of an int64 array (function, block, chunks, whether threads pay), in one call."""
+    if not _forked and get_num_threads() > 1 and launches[:, 3].any() and _region.acquire(False):
+        try:
+            _run_kept(launches, True)
+        finally:
+            _region.release()
+    else:
+        _run_kept(launches, False)
 
 
 def threaded(kernel):
@@ -107,7 +195,10 @@ def threaded(kernel):
     kernel.targetoptions["no_cpython_wrapper"] = True
 
     @jit(name=f"{kernel.py_func.__module__}.{kernel.py_func.__qualname__}-drive")
-    def drive(chunks, parallel, *args):
+    def drive(chunks, parallel, keep_at, *args):
+        if keep_at != 0:
+            _store(keep_at, kernel, args)
+            return
         function, block = _unpacker(kernel, args), _block_of(args)
         if parallel:
             _each_chunk_in_parallel(chunks, function, block)
@@ -116,16 +207,21 @@ def threaded(kernel):
                 _call(function, chunk, block)
 
     def launch(chunks, work, *args):
-        if chunks > 1 and work >= THREADS_PAY and not _forked and get_num_threads() > 1 and _region.acquire(False):
+        parallel = chunks > 1 and work >= THREADS_PAY
+        if (told := recorder) is not None:
+            told.launched(drive, chunks, parallel, args)
+        if parallel and not _forked and get_num_threads() > 1 and _region.acquire(False):
             try:
-                drive(chunks, True, *args)
+                drive(chunks, True, 0, *args)
             finally:
                 _region.release()
         else:
-            drive(chunks, False, *args)
+            drive(chunks, False, 0, *args)
 
     def in_turn(chunks, *args):
-        drive(chunks, False, *args)
+        if (told := recorder) is not None:
+            told.launched(drive, chunks, False, args)
+        drive(chunks, False, 0, *args)
 
     launch.kernel, launch.in_turn = kernel, in_turn
     return launch

@@ -16,6 +16,9 @@ import numpy as np
 LINE = 64  # bytes
 SMALL = 4096  # elements
 
+# While launches are recorded, who gives scratch memory instead: a recording keeps its own (recording.py).
+recorder = None
+
 _local = threading.local()
 
 
@@ -43,10 +46,12 @@ keep_freed_memory()
 
 def scratch(name: str, size: int, dtype) -> np.ndarray:
     """A 1-D array of `size` elements with undefined contents, valid until this thread asks for `name` again."""
-    try:
-        buffers = _local.buffers
-    except AttributeError:
-        buffers = _local.buffers = {}
+    buffers = None if (asked := recorder) is None else asked.scratch()
+    if buffers is None:
+        try:
+            buffers = _local.buffers
+        except AttributeError:
+            buffers = _local.buffers = {}
     key = name, dtype
     buffer = buffers.get(key)
     if buffer is None or buffer.size < size:

@@ -11,6 +11,8 @@ import operator
 import numpy as np
 
 from .. import kernels
+from ..kernels.arrays import namespace
+from ..kernels.recording import is_recording, refuse
 from .tensor import Node, Tensor, _mode, made_by
 
 
@@ -132,7 +134,9 @@ def _borrowed(name, compute, *gradients):
     """
 
     def plain(*args, **options):
-        return compute(*args, **options)[...]  # [...] because NumPy makes scalars of 0-d results
+        y = compute(*args, **options)[...]  # [...] because NumPy makes scalars of 0-d results
+        _stay_out_of_recordings(name, y, args[0])
+        return y
 
     def forward(*args, **options):
         y = plain(*args, **options)
@@ -140,12 +144,20 @@ def _borrowed(name, compute, *gradients):
 
     def backward(dy, saved, needs):
         y, args, options = saved
-        return tuple(
+        found = tuple(
             _as_before_broadcasting(gradient(dy, y, *args, **options), arg) if needed else None
             for gradient, arg, needed in zip(gradients, args, needs)
         )
+        _stay_out_of_recordings(name, found[0], dy)
+        return found
 
     return Function(name, len(gradients), (plain, forward, backward))
+
+
+def _stay_out_of_recordings(name, y, x):
+    """A step whose arrays were computed here is not played back: only kernels are. Views of x are welcome."""
+    if is_recording() and not np.may_share_memory(y, x):
+        refuse(f"{name} is computed outside the kernels")
 
 
 def _as_before_broadcasting(grad, x):
@@ -161,7 +173,7 @@ def _spread(dy, y, x, axis=None, keepdims=False):
     """The gradient of a sum: every element of `x` receives what its sum received."""
     if axis is not None and not keepdims:
         dy = np.expand_dims(dy, axis)
-    return np.broadcast_to(dy, x.shape).copy()
+    return namespace(dy).broadcast_to(dy, x.shape).copy()
 
 
 def _scatter(dy, y, x, index):

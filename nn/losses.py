@@ -11,7 +11,9 @@ import inspect
 
 import numpy as np
 
+from ..kernels.recording import on_host
 from . import functions
+from .devices import beside
 from .functions import cast
 from .tensor import Tensor
 from .utils import did_you_mean
@@ -50,8 +52,7 @@ class Loss:
             y_pred = Tensor(y_pred)
         if isinstance(y_true, Tensor):
             y_true = y_true.data
-        elif not hasattr(y_true, "strides"):
-            y_true = np.asarray(y_true)
+        y_true = beside(y_true, y_pred.data)
         return self.call(self.fit_targets(y_true, y_pred.data), y_pred)
 
     def call(self, y_true, y_pred):
@@ -133,6 +134,12 @@ class _Crossentropy(Loss):
         return {"from_logits": self.from_logits, "name": self.name}
 
 
+def _smooth(sharp, share, smooth):
+    """smooth = sharp (1 - share) + share / classes"""
+    np.multiply(sharp, 1.0 - share, out=smooth)
+    smooth += share / sharp.shape[-1]
+
+
 class BinaryCrossentropy(_Crossentropy):
     """The mean of -y_true * log(y_pred) - (1 - y_true) * log(1 - y_pred).
 
@@ -166,7 +173,8 @@ class CategoricalCrossentropy(_Crossentropy):
 
     def call(self, y_true, y_pred):
         if self.label_smoothing:
-            y_true = y_true * (1.0 - self.label_smoothing) + self.label_smoothing / y_true.shape[-1]
+            sharp, y_true = y_true, np.empty_like(y_true)
+            on_host(_smooth, sharp, self.label_smoothing, y_true)
         return super().call(y_true, y_pred)
 
     def hint(self, y_true, y_pred):

@@ -11,12 +11,16 @@ import operator
 import numpy as np
 
 from .. import kernels
+from ..kernels.recording import on_host
 from . import losses, metrics, optimizers
 from .batches import Batches, as_array, check_input_shape, split
 from .callbacks import Callback, History
+from .devices import beside, place_input
 from .layers.arguments import as_positive_int
 from .progress import ProgressBar
+from .steps import Steps, is_own
 from .tensor import Tensor, made_by, no_grad
+from .transfer import on_device_of
 from .utils import get_seed, next_stream
 
 
@@ -29,6 +33,8 @@ class Trainer:
     run_eagerly = False
     stop_training = False
     _metrics = ()
+    _steps = None
+    _varies = ("optimizer", "history", "stop_training", "_shuffles", "_epochs_shuffled")
     _shuffles = None  # (seed, random stream) that the orders of the samples come from
     _epochs_shuffled = 0
 
@@ -39,13 +45,15 @@ class Trainer:
             optimizer: a name or an `Optimizer`.
             loss: a name, a `Loss` or a function(y_true, y_pred) of tensors that returns a tensor.
             metrics: a list of names, `Metric`s and functions.
-            run_eagerly: as in Keras, for looking into a step; every step is plain Python here in any case.
+            run_eagerly: compute every step in plain Python, for looking into it; by default steps are played back from
+                a recording once that is known to give the same bits (see `nn.steps`).
         """
         if loss is None:
             raise ValueError("compile: loss is missing: pass a name such as 'categorical_crossentropy' or a function")
         optimizer, loss = optimizers.get(optimizer), losses.get(loss)
         self._metrics = _get_metrics(metrics, loss)
         self.optimizer, self.loss, self.run_eagerly = optimizer, loss, bool(run_eagerly)
+        self._steps = Steps()
 
     @property
     def metrics(self):
@@ -133,12 +141,12 @@ class Trainer:
         outputs = []
         with no_grad(), self._in_mode(False), ProgressBar(verbose, len(batches)) as bar:
             bar.epoch_begin()
-            for index, (x, _) in enumerate(batches):
+            for index, (x, _) in enumerate(on_device_of(self, batches)):
                 _tell(on_batch_begin, index)
-                y = self(made_by(x, None))
+                y = self(made_by(place_input(self, x), None))
                 if not isinstance(y, Tensor):
                     raise TypeError(f"predict: the model returned a {type(y).__name__}: it must return one tensor")
-                outputs.append(y.data)
+                outputs.append(beside(y.data, x))
                 bar.step(index, dict)
                 _tell(on_batch_end, index)
             bar.epoch_end({})
@@ -195,27 +203,42 @@ class Trainer:
         `unchecked` lists the batches whose targets are still to be held against the outputs, before the first step.
         """
         on_begin, on_end = _hooks(callbacks, "on_train_batch_begin"), _hooks(callbacks, "on_train_batch_end")
-        optimizer, loss_function, measures = self.optimizer, self.loss, self._metrics
+        optimizer, loss_function, measures, steps = self.optimizer, self.loss, self._metrics, self._steps
         means = _Means(measures)
         bound = False
+
+        def compute(x, y):
+            """The eager step, all but the optimizer's: (loss, y_pred)."""
+            nonlocal bound
+            x, y = place_input(self, x), place_input(self, y, "y")
+            y_pred = self(made_by(x, None))
+            while unchecked:
+                self._check_targets(unchecked.pop(0), x, y_pred)
+            loss = loss_function(y, y_pred)
+            check(float(loss.data), x, y)
+            for metric in measures:  # before the step: one that does not fit leaves the weights as they are
+                on_host(_measure, metric, y_pred.data, y)
+            if not bound:  # only here, because the first call may have built layers
+                bound = self._bind()
+            loss.backward()
+            return loss, y_pred
+
+        def check(loss, x, y):
+            if loss - loss != 0:  # NaN or Inf
+                raise ValueError(batches.explain_loss(loss, index, epoch, x, y))
+
+        played = steps.begin(self, batches.x)
         try:
             with self._in_mode(True):
-                for index, (x, y) in enumerate(batches):
+                for index, (x, y) in enumerate(on_device_of(self, batches)):
                     if on_begin:
                         _tell(on_begin, index)
-                    y_pred = self(made_by(x, None))
-                    while unchecked:
-                        self._check_targets(unchecked.pop(0), x, y_pred)
-                    loss = loss_function(y, y_pred)
-                    value = float(loss.data)
-                    if value - value != 0:  # NaN or Inf
-                        raise ValueError(batches.explain_loss(value, index, epoch, x, y))
+                    if played:
+                        value = steps.take(self, x, y, compute)
+                        check(value, x, y)
+                    else:
+                        value = float(compute(x, y)[0].data)
                     means.add(value, len(x))
-                    for metric in measures:  # before the step: one that does not fit leaves the weights as they are
-                        metric.update(y_pred.data, y)
-                    if not bound:  # only here, because the first call may have built layers
-                        bound = self._bind()
-                    loss.backward()
                     optimizer.step()
                     optimizer.zero_grad()
                     if bar is not None:
@@ -224,8 +247,12 @@ class Trainer:
                         _tell(on_end, index, means.logs())
                         if self.stop_training:
                             break
+                        if played:
+                            steps.look_at(self)  # they may have changed it
         finally:
             optimizer.zero_grad()  # what a step leaves that was interrupted
+            if played:
+                steps.end()
         return means.logs()
 
     def _test_epoch(self, batches, bar, callbacks):
@@ -236,8 +263,9 @@ class Trainer:
         means = _Means(self._metrics)
         _tell(on_begin)
         with no_grad(), self._in_mode(False):
-            for index, (x, y) in enumerate(batches):
+            for index, (x, y) in enumerate(on_device_of(self, batches)):
                 _tell(on_batch_begin, index)
+                x, y = place_input(self, x), place_input(self, y, "y")
                 y_pred = self(made_by(x, None))
                 if index == 0:
                     self._check_targets(batches, x, y_pred)
@@ -291,6 +319,8 @@ class Trainer:
 
     def _as_data(self, operation, x, y, labelled=True):
         """Samples and targets as arrays, checked against each other and against the model."""
+        if not self.built:
+            self._settle_device()
         x = as_array(operation, "x", x)
         check_input_shape(operation, x, self)
         if x.dtype.kind == "f" and x.dtype != self.dtype:  # once, not at every step; integers may be indices
@@ -321,6 +351,11 @@ class _Means:
 
     def logs(self):
         return {"loss": self.total / self.samples, **{metric.name: metric.result() for metric in self.metrics}}
+
+
+def _measure(metric, y_pred, y):
+    """Updates a metric. The user's own, which may keep what it gets, gets arrays that will not change."""
+    metric.update(*((y_pred, y) if is_own(metric) else (y_pred.copy(), y.copy())))
 
 
 def _get_metrics(chosen, loss):

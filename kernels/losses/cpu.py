@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from ..jit import jit
+from ..recording import on_host
 from ..rows import BLOCK, row_argmax, row_exp_sum, row_highest, row_sum, rows_of_a_chunk
 from ..simd import at, first_lanes, fma, lane_numbers, lanes, select, vabs, vfill, vload_part, vstore_part, vsum
 from ..threads import threaded
@@ -35,7 +36,7 @@ def _total(partial):
     if partial.size == 1:
         return partial.reshape(())
     result = np.empty(1, partial.dtype)
-    add_up(partial, result)
+    on_host(add_up, partial, result)
     return result.reshape(())
 
 

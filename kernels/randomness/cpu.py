@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from .. import simd
+from ..arrays import contiguous
 from ..jit import jit
 from ..simd import (
     bits_to_float,
@@ -37,6 +38,7 @@ from ..simd import (
     zip_low,
 )
 from ..threads import threaded
+from .series import COS, ERF_SQRT2, PROBIT, SIN, TAU, W_HALF
 
 CHUNK = 2048
 # Arithmetic for one element, for the choice between threads and none.
@@ -109,30 +111,8 @@ def _chunks(size):
 
 # 2 artanh(s) / s in s², up to s = (√2 - 1) / (√2 + 1)
 _artanh = polynomial(*(2 / (2 * k + 1) for k in range(11)))
-# sin(x) / x and cos(x) in x², up to x = π / 4
-_sin = polynomial(*((-1) ** k / math.factorial(2 * k + 1) for k in range(9)))
-_cos = polynomial(*((-1) ** k / math.factorial(2 * k) for k in range(10)))
-# √2 erf⁻¹(v) / v in W_HALF (x + 1) = -ln(1 - v²), for |v| <= erf(√2): interpolated at Chebyshev's points, error 1e-15
-W_HALF = 1.21
-_probit = polynomial(
-    1.6681850414854422,
-    0.4266151863934935,
-    0.00576336990939978,
-    -0.00570283392405172,
-    0.00041603940992647,
-    0.00011868444497861,
-    -2.197880716358e-05,
-    -1.89832030486e-06,
-    8.3060472669e-07,
-    -1.07299603e-09,
-    -2.665018002e-08,
-    1.93065169e-09,
-    7.3063352e-10,
-    -9.931935e-11,
-    -1.48326e-11,
-)
-ERF_SQRT2 = math.erf(math.sqrt(2))
-LN2, SQRT2, TAU = math.log(2), math.sqrt(2), 2 * math.pi
+_sin, _cos, _probit = polynomial(*SIN), polynomial(*COS), polynomial(*PROBIT)
+LN2, SQRT2 = math.log(2), math.sqrt(2)
 MANTISSA, ONE = (1 << 52) - 1, 1023 << 52
 
 
@@ -254,11 +234,11 @@ def permutation(order, key):
 
 @jit
 def dropout_chunk(chunk, x, y, threshold, scale, step, stream, key_0, key_1):
-    """y = x * scale where the 24-bit number of an element reaches the threshold, else 0."""
+    """y = x * scale where the 24-bit number of an element reaches the threshold, else 0; `step` is an array of one."""
     first = chunk * CHUNK
     count = min(CHUNK, x.size - first)
     words = stack_array(np.int64, CHUNK)
-    philox(words, first // 4, (count + 3) // 4, step, stream, key_0, key_1)
+    philox(words, first // 4, (count + 3) // 4, step[0], stream, key_0, key_1)
     drawn = viewed(words, np.int32)
     for i in range(0, count, lanes(x)):
         keep = ((vload_as(x, drawn, i) >> 8) & 0xFFFFFF) >= threshold
@@ -269,8 +249,10 @@ def dropout_chunk(chunk, x, y, threshold, scale, step, stream, key_0, key_1):
 _dropout = threaded(dropout_chunk)
 
 
-def dropout(x, rate, key):
+def dropout(x, rate, key, step=None):
+    """A `step` of its own, an array of one, goes before that in the key: a replay reads what then stands there."""
     y = np.empty(x.shape, x.dtype)
-    flat, size = np.ascontiguousarray(x).reshape(-1), x.size
-    _dropout(_chunks(size), WORK * size, flat, y.reshape(-1), math.ceil(rate * 2**24), 1 / (1 - rate), *key)
+    flat, size = contiguous(x).reshape(-1), x.size
+    step = np.array(key[:1], np.int64) if step is None else step
+    _dropout(_chunks(size), WORK * size, flat, y.reshape(-1), math.ceil(rate * 2**24), 1 / (1 - rate), step, *key[1:])
     return y

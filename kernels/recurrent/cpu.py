@@ -20,8 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import simd
+from ..arrays import contiguous
 from ..gemm.cpu import add_rows, gemm_threaded, pack_panel
 from ..jit import jit
+from ..recording import on_host
 from ..simd import (
     fma,
     lanes,
@@ -57,15 +59,15 @@ def _trace(x, hidden, h0, c0, keep):
     inputs = _memory("inputs", (n, steps, size + hidden), x.dtype, keep)
     gates = _memory("gates", (n, steps, 4 * hidden), x.dtype, keep)
     cells = _memory("cells", (n, steps + 1, hidden), x.dtype, keep)
-    inputs[:, 0, size:] = 0 if h0 is None else h0
-    cells[:, 0] = 0 if c0 is None else c0
+    on_host(np.copyto, inputs[:, 0, size:], 0 if h0 is None else h0)
+    on_host(np.copyto, cells[:, 0], 0 if c0 is None else c0)
     return inputs, gates, cells
 
 
 def _state_gradient(given, shape, dtype):
     """A new array with the gradient that came, or zeros; it becomes that of the first state."""
     gradient = np.empty(shape, dtype)
-    gradient[...] = 0 if given is None else given
+    on_host(np.copyto, gradient, 0 if given is None else given)
     return gradient
 
 
@@ -141,8 +143,8 @@ def _forward_in_steps(x, w, u, b, h0, c0, keep):
     hidden = u.shape[0]
     trace = _trace(x, hidden, h0, c0, keep)
     y = np.empty((n, steps, hidden), x.dtype)
-    w, u = np.ascontiguousarray(w), np.ascontiguousarray(u)
-    b = np.zeros(4 * hidden, x.dtype) if b is None else np.ascontiguousarray(b)
+    w, u = contiguous(w), contiguous(u)
+    b = np.zeros(4 * hidden, x.dtype) if b is None else contiguous(b)
     forward_in_steps(x, w, u, b, y, *trace)
     return y, *trace
 
@@ -151,9 +153,9 @@ def _backward_in_steps(saved, needs, dy, dh, dc):
     w, u, _, inputs, gates, cells, _ = saved
     n, steps, _ = inputs.shape
     hidden, dtype = u.shape[0], u.dtype
-    dy = np.zeros((n, steps, hidden), dtype) if dy is None else np.ascontiguousarray(dy)
+    dy = np.zeros((n, steps, hidden), dtype) if dy is None else contiguous(dy)
     dh, dc = (_state_gradient(given, (n, hidden), dtype) for given in (dh, dc))
-    w, u = np.ascontiguousarray(w), np.ascontiguousarray(u)
+    w, u = contiguous(w), contiguous(u)
     dx, dw, du = (np.zeros(shape, dtype) for shape in ((n, steps, w.shape[0]), w.shape, u.shape))
     dz, db = np.zeros((2, 4 * hidden), dtype)
     backward_in_steps(w, u, inputs, gates, cells, dy, dh, dc, dz, dx, dw, du, db)
@@ -175,9 +177,9 @@ CHUNKS = 16
 BLOCK = 128
 
 
-@jit
-def pack_panels(b, across, deep, columns, depth, width, panels):
-    """B (depth, columns), element (k, j) at b[j * across + k * deep], cut into panels of `width` columns."""
+@jit(inner=True)
+def pack_panels(chunk, b, across, deep, columns, depth, width, panels):
+    """The one chunk: B (depth, columns), element (k, j) at b[j * across + k * deep], in panels of `width` columns."""
     for j in range(0, columns, width):
         pack_panel(b, j * across, across, deep, columns - j, depth, width, panels, j * depth)
 
@@ -315,6 +317,7 @@ def weights_chunk(chunk, inputs, dz, panels, dw_du, terms, wide, columns):
             tile_store(acc, dw_du, i * columns + j0, columns, count, columns - j0)
 
 
+_pack_panels = threaded(pack_panels)
 _forward_chunks = threaded(forward_chunk)
 _backward_chunks = threaded(backward_chunk)
 _weights_chunks = threaded(weights_chunk)
@@ -324,7 +327,7 @@ def _panels(name, b, across, deep, columns, depth):
     """B (depth, columns) for `add_product`: element (k, j) is number j * across + k * deep of b."""
     width = COLUMNS * simd.VECTOR_BYTES // b.itemsize
     panels = scratch(f"recurrent.{name}", -(-columns // width) * width * depth, b.dtype)
-    pack_panels(np.ascontiguousarray(b).reshape(-1), across, deep, columns, depth, width, panels)
+    _pack_panels.in_turn(1, contiguous(b).reshape(-1), across, deep, columns, depth, width, panels)
     return panels
 
 
@@ -340,7 +343,7 @@ def _forward_fused(x, w, u, b, h0, c0, keep):
     columns = 4 * hidden
     inputs, gates, cells = _trace(x, hidden, h0, c0, keep)
     y = np.empty((n, steps, hidden), dtype)
-    bias = np.zeros(columns, dtype) if b is None else np.ascontiguousarray(b)
+    bias = np.zeros(columns, dtype) if b is None else contiguous(b)
     chunks, rows = _chunks(n)
     _forward_chunks(
         chunks, 2 * n * steps * columns * (size + hidden),
@@ -357,11 +360,12 @@ def _backward_fused(saved, needs, dy, dh, dc):
     (hidden, columns), dtype = u.shape, u.dtype
     size = wide - hidden
     none = np.empty(0, dtype)
-    dy = none if dy is None else np.ascontiguousarray(dy).reshape(-1)
+    dy = none if dy is None else contiguous(dy).reshape(-1)
     dh, dc = (_state_gradient(given, (n, hidden), dtype) for given in (dh, dc))
     dz = scratch("recurrent.dz", n * steps * columns, dtype)
     chunks, rows = _chunks(n)
-    sums = np.zeros((chunks, columns), dtype)
+    sums = np.empty((chunks, columns), dtype)
+    on_host(sums.fill, 0)
     _backward_chunks(
         chunks, 2 * n * steps * columns * hidden,
         rows, _panels("u", u, columns, 1, hidden, columns), none, gates.reshape(-1), cells.reshape(-1),
@@ -384,7 +388,8 @@ def _weights_gradient(inputs, dz, columns):
     width = COLUMNS * simd.VECTOR_BYTES // dz.itemsize
     chunks = -(-columns // width)
     panels = scratch("recurrent.panels", chunks * width * BLOCK, dz.dtype)
-    dw_du = np.zeros((wide, columns), dz.dtype)
+    dw_du = np.empty((wide, columns), dz.dtype)
+    on_host(dw_du.fill, 0)
     _weights_chunks(
         chunks, 2 * n * steps * wide * columns,
         inputs.reshape(-1), dz, panels, dw_du.reshape(-1), n * steps, wide, columns,
@@ -396,7 +401,7 @@ def _sum_of_rows(sums):
     if len(sums) == 1:
         return sums[0]
     total = np.empty(sums.shape[1], sums.dtype)
-    add_rows(sums.reshape(-1), *sums.shape, total)
+    on_host(add_rows, sums.reshape(-1), *sums.shape, total)
     return total
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from numbers import Real
 
+import numpy as np
+
+from ...kernels.recording import on_host
 from .. import functions
 from ..utils import get_seed, next_stream
 from .base import Layer
@@ -21,6 +24,7 @@ class Dropout(Layer):
         **options: name, dtype, device, input_shape: see `Layer`.
     """
 
+    _varies = ("_step",)
     _kept = {**Layer._kept, "seed": "_key", "stream": "_stream", "step": "_step"}
 
     def __init__(self, rate, *, seed=None, **options):
@@ -38,9 +42,14 @@ class Dropout(Layer):
     def call(self, x):
         if not self.training or not self.rate:
             return x
-        step = self._step
-        self._step = step + 1
+        step = np.empty(1, np.int64)
+        on_host(self._take_step, step)
         return functions.dropout(x, self.rate, seed=self._key, stream=self._stream, step=step)
+
+    def _take_step(self, step):
+        """Writes the number of this call: also where the step is played back."""
+        step[0] = self._step
+        self._step += 1
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

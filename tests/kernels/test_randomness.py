@@ -11,6 +11,7 @@ from assembly import assembly, register
 from handloom import kernels
 from handloom.kernels import simd
 from handloom.kernels.randomness import cpu, reference
+from handloom.kernels.recording import Recording
 
 # Counter, key and result of Philox4x32-10 from the file kat_vectors of Random123, the authors' own library.
 KNOWN_ANSWERS = [
@@ -183,3 +184,24 @@ kernels.dropout(np.ones(10, "float32"), 0.5, seed=1)
         assert not re.search(r"call.*\b(?:log|sin|cos|sqrt|erf)", code[name]), f"{name} calls a library"
     for name in ("_uniform", "_dropout"):
         assert not re.findall(r"\bv?(?:add|sub|mul|div|fmadd\d+)[sp]d\b", code[name]), f"float64 arithmetic in {name}"
+
+
+def test_dropout_reads_its_step_from_an_array_when_it_runs():
+    x, step = np.ones(5000, np.float32), np.array([3])
+    plain = kernels.dropout(x, 0.4, seed=7, stream=2, step=3)
+    np.testing.assert_array_equal(kernels.dropout(x, 0.4, seed=7, stream=2, step=step), plain)
+    with Recording() as recording:
+        y, saved = kernels.dropout_forward(x, 0.4, seed=7, stream=2, step=step)
+        (dx,) = kernels.dropout_backward(x, saved)
+    step[0] = 4
+    recording.replay()
+    expected = kernels.dropout(x, 0.4, seed=7, stream=2, step=4)
+    assert (expected != plain).any()
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(dx, expected)
+
+
+@pytest.mark.parametrize("step", [np.array([1, 2]), np.array([1.0]), np.array([-1])])
+def test_dropout_refuses_other_arrays_as_step(step):
+    with pytest.raises((TypeError, ValueError), match="dropout: step must"):
+        kernels.dropout(np.ones(3), 0.5, seed=1, step=step)

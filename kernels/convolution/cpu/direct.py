@@ -15,6 +15,7 @@ import numpy as np
 from ... import simd
 from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel
 from ...jit import jit
+from ...recording import on_host
 from ...simd import (
     at,
     expect,
@@ -221,7 +222,7 @@ def _weight_gradient(run, x, dz, dw, g):
         panels = scratch("convolution.panels", chunks * plan.block_pixels * width, x.dtype)
         run(correlation(plan.height, columns), chunks, work, flat, dz, panels, partial, plan)
     if parts > 1:
-        add_rows(partial, parts, total.size, total)
+        on_host(add_rows, partial, parts, total.size, total)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import numpy as np
 from ... import simd
 from ...gemm.cpu import NO_BIAS, NONE, ROWS, pack_panel, tall_tile
 from ...jit import jit
+from ...recording import on_host
 from ...simd import at, lanes, stack_array, vfill, viewed, vload_part, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
@@ -77,11 +78,12 @@ def data_gradient(dz, w, dx, g):
     padded = scratch("convolution.few.dx", g.N * height * width * g.C, dx.dtype) if has_zeros else dx
     rows = w.reshape(-1, g.F)
     whole = scratch("convolution.few.w", -(-len(rows) // ROWS) * ROWS * g.F, w.dtype)
-    whole[: rows.size] = rows.reshape(-1)
-    whole[rows.size :] = 0
+    on_host(np.copyto, whole[: rows.size], rows.reshape(-1))
+    on_host(whole[rows.size :].fill, 0)
     _scatter_images(
         g.N, 2 * rows.size * g.N * g.OH * g.OW, dz.reshape(-1), whole, window_offsets(g), padded.reshape(-1),
         g.OH, g.OW, g.F, g.C, g.strides[0] * width * g.C, g.strides[1] * g.C, height * width * g.C, NO_BIAS[dz.dtype],
     )  # fmt: skip
     if has_zeros:
-        dx[...] = padded.reshape(g.N, height, width, g.C)[:, top : top + g.H, left : left + g.W]
+        inside = padded.reshape(g.N, height, width, g.C)[:, top : top + g.H, left : left + g.W]
+        on_host(np.copyto, dx, inside)

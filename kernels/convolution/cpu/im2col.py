@@ -14,6 +14,7 @@ import numpy as np
 
 from ...gemm.cpu import gemm_threaded
 from ...jit import jit
+from ...recording import on_host
 from ...threads import threaded
 from ...workspace import scratch
 from .rung import Rung, pad_input
@@ -97,7 +98,7 @@ def _forward(x, w, b, y, g, activation):
         product = out if g.groups == 1 else np.empty(out.shape, x.dtype)
         gemm_threaded(_fill(piece, padded, g), columns[:, piece.filters], product, bias, activation)
         if g.groups > 1:
-            out[...] = product
+            on_host(np.copyto, out, product)
 
 
 def _data_gradient(dz, w, dx, g):
@@ -105,22 +106,23 @@ def _data_gradient(dz, w, dx, g):
     columns, rows = w.reshape(-1, g.F), dz.reshape(-1, g.F)
     shape = g.N, g.H + top + bottom, g.W + left + right, g.C
     padded = dx if shape == dx.shape else np.empty(shape, dx.dtype)
-    padded[...] = 0
+    on_host(padded.fill, 0)
     for piece in _pieces(g, dx.dtype):
         patches = piece.patches
         gemm_threaded(rows[piece.rows, piece.filters], columns[:, piece.filters].T, _matrix(patches))
         _scatter_patches(len(patches), patches.size, patches, padded, piece.image, piece.first, g.strides, g.dilation)
     if padded is not dx:
-        dx[...] = padded[:, top : top + g.H, left : left + g.W]
+        on_host(np.copyto, dx, padded[:, top : top + g.H, left : left + g.W])
 
 
 def _weight_gradient(x, dz, dw, g):
     padded, columns, rows = _padded(x, g), dw.reshape(-1, g.F), dz.reshape(-1, g.F)
-    columns[...] = 0
+    on_host(columns.fill, 0)
     product = np.empty((columns.shape[0], g.F // g.groups), x.dtype)
     for piece in _pieces(g, x.dtype):
         gemm_threaded(_fill(piece, padded, g).T, rows[piece.rows, piece.filters], product)
-        columns[:, piece.filters] += product
+        total = columns[:, piece.filters]
+        on_host(np.add, total, product, total)
 
 
 conv2d_im2col = Rung(_forward, _data_gradient, _weight_gradient)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from ...arrays import contiguous
 from ...jit import jit
+from ...recording import on_host
 from ...simd import fma, lanes, select, vload_part, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
@@ -28,7 +30,8 @@ def add_bias_and_activate(c, m, n, bias, activation):
 
 def finish(c, bias, activation):
     if bias is not None or activation is not None:
-        add_bias_and_activate(c.reshape(-1), *c.shape, NO_BIAS[c.dtype] if bias is None else bias, CODES[activation])
+        bias = NO_BIAS[c.dtype] if bias is None else bias
+        on_host(add_bias_and_activate, c.reshape(-1), *c.shape, bias, CODES[activation])
 
 
 @jit(inner=True)
@@ -100,7 +103,7 @@ def dense_epilogue_backward(dy, y, activation):
     sums are added in order. Workspace: one row a chunk.
     """
     m, n = dy.shape
-    dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
+    dy, y = contiguous(dy), contiguous(y)
     rows = max(64, -(-m // 16))
     chunks = max(1, -(-m // rows))
     dz = dy if activation is None else np.empty_like(dy)
@@ -109,5 +112,5 @@ def dense_epilogue_backward(dy, y, activation):
     flat = dy.reshape(-1)
     _epilogue_backward(chunks, 4 * m * n, flat, y.reshape(-1), dz.reshape(-1), partial, m, n, rows, CODES[activation])
     if chunks > 1:
-        add_rows(partial, chunks, n, db)
+        on_host(add_rows, partial, chunks, n, db)
     return dz, db

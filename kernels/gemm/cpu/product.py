@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import simd
+from ...arrays import contiguous
 from ...jit import jit
 from ...simd import lanes, stack_array, transpose_block, viewed
 from ...threads import THREADS_PAY, threaded
@@ -288,7 +289,7 @@ def _turned(a, b, c):
 def gemm_threaded(a, b, c, bias=None, activation=None):
     """Packing pays when each packed number is used often; small and thin products read the operands where they are."""
     if b.size <= 4096:  # to lay it out anew costs less than a second launch for packing
-        b = np.ascontiguousarray(b)
+        b = contiguous(b)
     cut = _direct_cut(*c.shape, a.shape[1], c.itemsize)
     if cut and b.flags.c_contiguous:
         _direct(a, b, c, cut, bias, activation)
@@ -305,16 +306,19 @@ def gemm_threaded(a, b, c, bias=None, activation=None):
 FEW_ROWS = 64
 
 
-@jit
-def dense_gradients(dy, y, dz, db, x, dx, w, w_turned, dw, m, n, k, activation, none):
-    """dZ and db, then dX = dZ Wᵀ and dW = Xᵀ dZ, one after another; dx and dw may be empty: not wanted."""
+@jit(inner=True)
+def dense_gradients(chunk, dy, y, dz, db, x, dx, w, w_turned, dw, m, n, k, activation, none):
+    """The one chunk: dZ and db, then dX = dZ Wᵀ and dW = Xᵀ dZ, in turn; dx and dw may be empty: not wanted."""
     epilogue_backward(0, dy, y, dz, db, m, n, m, activation)
     if dx.size > 0:
         pack_panel(w, 0, n, 1, k, n, k, w_turned, 0)
         multiply_direct(0, dz, n, 1, w_turned, k, n, dx, m, k, m, k, 1, none, NONE)
     if dw.size > 0:
-        for chunk in range((k + TALL - 1) // TALL):
-            multiply_direct(chunk, x, 1, k, dz, n, m, dw, k, n, TALL, n, 1, none, NONE)
+        for part in range((k + TALL - 1) // TALL):
+            multiply_direct(part, x, 1, k, dz, n, m, dw, k, n, TALL, n, 1, none, NONE)
+
+
+_dense_gradients = threaded(dense_gradients)
 
 
 def dense_backward_at_once(dy, x, w, y, activation, need_x, need_w):
@@ -336,7 +340,7 @@ def dense_backward_at_once(dy, x, w, y, activation, need_x, need_w):
     dx = np.empty(m * k, dtype) if need_x else none
     dw = np.empty(k * n, dtype) if need_w else none
     turned = scratch("gemm.turned", n * k, dtype) if need_x else none
-    dense_gradients(
-        flat, y.reshape(-1), dz, db, x.reshape(-1), dx, w.reshape(-1), turned, dw, m, n, k, CODES[activation], none
+    _dense_gradients.in_turn(
+        1, flat, y.reshape(-1), dz, db, x.reshape(-1), dx, w.reshape(-1), turned, dw, m, n, k, CODES[activation], none
     )
     return dx.reshape(m, k) if need_x else None, dw.reshape(k, n) if need_w else None, db

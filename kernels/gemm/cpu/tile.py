@@ -1,8 +1,7 @@
 """The register tile, the panels that feed it, and how an operand is described to it."""
 
-import numpy as np
-
 from ... import simd
+from ...arrays import contiguous
 from ...jit import jit
 from ...simd import (
     at,
@@ -37,7 +36,7 @@ def operand(x):
         return x.reshape(-1), x.shape[1], 1
     if x.flags.f_contiguous:
         return x.T.reshape(-1), 1, x.shape[0]
-    return np.ascontiguousarray(x).reshape(-1), x.shape[1], 1
+    return contiguous(x).reshape(-1), x.shape[1], 1
 
 
 @jit(inner=True)

@@ -1,0 +1,103 @@
+"""Recordings: a thread's launches, kept and run again on the same memory without the Python around them.
+
+    with Recording() as recording:              run as ever, and remember
+        y = kernels.dense(x, w, b)
+        loss = kernels.mean_squared_error(y, t)
+    x[...], t[...] = another_x, another_t
+    recording.replay()                          y and loss are those of the new x and t
+
+A kernel's launch is remembered as its function, its number of chunks and a block of memory with its arguments; the
+arrays among them stay alive as long as the recording. Replaying is one call of machine code that goes from launch to
+launch: 1 microsecond, where the Python of a small network's training step takes 50. The bits are the same, since the
+chunks are.
+
+What is computed between launches in NumPy is not seen, unless it is said: `on_host(function, *args)` calls a function now
+and at each replay. Code that must not be replayed at all says `refuse(reason)`. Whoever replays has to make sure that nothing else happened, for example by comparing (nn/steps.py).
+
+One thread at a time records, and a recording remembers the launches of that thread alone. Its scratch memory is its
+own, so that any thread may replay it, though only one at a time.
+"""
+
+import threading
+
+import numpy as np
+
+from . import threads, workspace
+
+_one_at_a_time = threading.RLock()  # a thread may begin another inside `on_host`
+
+
+class Recording:
+    """Remembers while it is entered; `refused` then says why it must not be replayed, or is None."""
+
+    def __init__(self):
+        self.refused = self.thread = self._outer = None
+        self._parts = []  # functions without arguments, and lists of launches
+        self._buffers, self._kept = {}, []
+
+    def __enter__(self):
+        _one_at_a_time.acquire()
+        self.thread, self._outer = threading.get_ident(), threads.recorder
+        threads.recorder = workspace.recorder = self
+        return self
+
+    def __exit__(self, *error):
+        threads.recorder = workspace.recorder = self._outer
+        self.thread = None
+        _one_at_a_time.release()
+        if error[0] is not None:
+            self.refused = "an error ended it"
+        refuse("another recording began inside")
+        self._parts = [np.array(part, np.int64) if isinstance(part, list) else part for part in self._parts]
+
+    def replay(self):
+        """Do it all again."""
+        for part in self._parts:
+            if callable(part):
+                part()
+            else:
+                threads.run_kept(part)
+
+    # What threads.py and workspace.py tell it, and ask.
+
+    def launched(self, drive, chunks, parallel, args):
+        if self.thread != threading.get_ident():
+            return
+        memory, function, block = threads.keep(drive, args)
+        self._kept.append((memory, args))
+        if not self._parts or callable(self._parts[-1]):
+            self._parts.append([])
+        self._parts[-1].append((function, block, chunks, parallel))
+
+    def scratch(self):
+        return self._buffers if self.thread == threading.get_ident() else None
+
+    # What the functions below tell it.
+
+    def on_host(self, function, args):
+        self._parts.append(lambda: function(*args))
+        threads.recorder = workspace.recorder = None  # launches inside belong to the function
+        try:
+            function(*args)
+        finally:
+            threads.recorder = workspace.recorder = self
+
+
+def is_recording():
+    """Whether this thread is."""
+    recorder = threads.recorder
+    return recorder is not None and recorder.thread == threading.get_ident()
+
+
+def on_host(function, *args):
+    """function(*args), now and at each replay. It must write its results to arrays among its arguments."""
+    if is_recording():
+        threads.recorder.on_host(function, args)
+    else:
+        function(*args)
+
+
+def refuse(reason):
+    """What this thread is recording, if it is, must not be replayed."""
+    if is_recording():
+        threads.recorder.refused = threads.recorder.refused or reason

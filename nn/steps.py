@@ -1,0 +1,180 @@
+"""Training steps that are played back: the same launches on the same memory, without the Python between them.
+
+The eager step is the definition. Of the batches of one shape
+
+    the first   goes the eager way alone, which also builds and binds whatever is not yet there
+    the second  goes the eager way and is recorded (kernels/recording.py)
+    the third   is played back, then goes the eager way, and the two are compared
+    all others  are played back if that comparison found the same bits in every output, loss and gradient
+
+so what a recording cannot see, such as a computation in NumPy, costs speed and nothing else. What cannot be known from
+one step, such as a branch that another batch would take, is left eager from the start: models with layers, activations
+or losses of the user's own. A model that was changed since the recording is recorded anew. `compile(run_eagerly=True)`
+switches all this off.
+
+A recording keeps the memory of its step: activations, gradients and scratch.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+
+import numpy as np
+
+from ..kernels.recording import Recording
+from .activations import Activation
+from .devices import on_cpu
+
+# Shapes of batches for which a model keeps recordings; the oldest goes first.
+SHAPES = 8
+
+_SEEN, _REFUSED = "seen", "refused"
+
+
+class Steps:
+    """The steps of one model, by the shapes of the batch; `eager(x, y)` computes one and returns (loss, y_pred)."""
+
+    def __init__(self):
+        self._by_shape = {}
+        self._state = ()
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        return Steps, ()  # copies of a model record for themselves
+
+    def begin(self, model, x):
+        """Whether steps on data like x may be played back, until `end`; if so, forgets those of what is no longer so.
+
+        They may on the CPU, where all code is handloom's own, and not by two threads at once.
+        """
+        if (
+            not on_cpu(model)
+            or model.run_eagerly
+            or type(x) is not np.ndarray
+            or not _predictable(model)
+            or not self._lock.acquire(False)
+        ):
+            return False
+        self.look_at(model)
+        return True
+
+    def end(self):
+        self._lock.release()
+
+    def look_at(self, model):
+        """Forgets the recordings if the model is no longer what it was."""
+        state = _state(model)
+        if len(state) != len(self._state) or not all(map(operator.is_, state, self._state)):
+            self._by_shape.clear()
+        self._state = state
+
+    def take(self, model, x, y, eager):
+        """The loss of a step, as a number, with its gradients at the parameters and its metrics updated."""
+        shapes = x.shape, x.dtype, y.shape, y.dtype
+        step = self._by_shape.get(shapes)
+        if type(step) is _Step and step.verified:
+            return step.play(x, y)
+        return self._take_first(model, shapes, step, x, y, eager)
+
+    def _take_first(self, model, shapes, step, x, y, eager):
+        """The first steps of a shape, which all go the eager way."""
+        if step is None:
+            self._by_shape[shapes] = _SEEN
+            return float(eager(x, y)[0].data)
+        if step is _SEEN:
+            self.look_at(model)  # the first step has bound its parameters
+            while len(self._by_shape) > SHAPES:
+                del self._by_shape[next(iter(self._by_shape))]
+            step = _Step(x, y)
+            value = step.record(model, eager)
+            self._by_shape[shapes] = _REFUSED if step.recording.refused else step
+            return value
+        if step is _REFUSED:
+            return float(eager(x, y)[0].data)
+        if not step.tells_apart(x, y):
+            return float(eager(x, y)[0].data)
+        value, agrees = step.verify(model, x, y, eager)
+        if not agrees:
+            self._by_shape[shapes] = _REFUSED
+        return value
+
+
+class _Step:
+    """One recorded step and the arrays at its ends."""
+
+    def __init__(self, x, y):
+        self.x, self.y = np.array(x), np.array(y)
+        self.recording = Recording()
+        self.verified = False
+        self.loss = self.y_pred = None
+        self.gradients = []  # (parameter, its gradient)
+
+    def record(self, model, eager):
+        with self.recording:
+            loss, y_pred = eager(self.x, self.y)
+        self.loss, self.y_pred = loss.data, y_pred.data
+        self.gradients = _gradients(model)
+        return float(self.loss)
+
+    def play(self, x, y):
+        np.copyto(self.x, x)
+        np.copyto(self.y, y)
+        self.recording.replay()
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
+        return float(self.loss)
+
+    def tells_apart(self, x, y):
+        """Whether a batch is so different from the recorded one that comparing results proves something."""
+        return x.dtype == self.x.dtype and y.dtype == self.y.dtype and (x != self.x).any() and (y != self.y).any()
+
+    def verify(self, model, x, y, eager):
+        """(The loss of the eager step, whether playing back gives the same)."""
+        counters = [(thing, dict(vars(thing))) for thing in (*model.all_layers(), *model.metrics)]
+        self.play(x, y)
+        played = [np.array(array) for array in self._results(self.gradients, self.loss, self.y_pred)]
+        for thing, before in counters:
+            vars(thing).update(before)
+        for parameter, _ in self.gradients:
+            parameter.grad = None
+        loss, y_pred = eager(x, y)
+        eagerly = self._results(_gradients(model), loss.data, y_pred.data)
+        self.verified = len(played) == len(eagerly) and all(map(_same, played, eagerly))
+        return float(loss.data), self.verified
+
+    @staticmethod
+    def _results(gradients, loss, y_pred):
+        return [loss, y_pred, *(gradient for _, gradient in gradients)]
+
+
+def _gradients(model):
+    return [(weight, weight.grad) for weight in model.weights if weight.grad is not None]
+
+
+def _same(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def _predictable(model):
+    """Whether every step does the same, whatever its batch holds: so it is where no code is the user's."""
+    return is_own(model.loss) and all(
+        is_own(layer) and all(is_own(value) for value in vars(layer).values() if isinstance(value, Activation))
+        for layer in model.all_layers()
+    )
+
+
+def is_own(thing):
+    """Whether an object's class, and the function that it may be made of, is handloom's and not the user's."""
+    parts = (thing, thing.function) if hasattr(thing, "function") else (thing,)
+    return all((getattr(part, "__module__", None) or "").startswith(f"{__package__}.") for part in parts)
+
+
+def _state(model):
+    """The objects that a recording depends on; one that was exchanged makes another state."""
+    state = [model.loss, *model.metrics]
+    for layer in model.all_layers():
+        state += (layer, *(value for name, value in vars(layer).items() if name not in layer._varies))
+    for weight in model.weights:
+        state += (weight.data, weight.requires_grad)
+    return state

@@ -1,0 +1,259 @@
+"""Steps that are played back give the bits of eager ones, or are not played back."""
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+from handloom import nn
+from handloom.nn import steps as module
+
+
+def data(samples, shape, classes, seed=3):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, (samples, *shape)).astype(np.float32)
+    return x, nn.utils.to_categorical(rng.integers(0, classes, samples), classes)
+
+
+def dense():
+    return [nn.Dense(12, activation="relu", input_dim=9), nn.Dropout(0.3), nn.Dense(4, activation="softmax")]
+
+
+def cnn():
+    return [
+        nn.Conv2D(3, 3, padding="same", activation="relu", input_shape=(9, 9, 2)),
+        nn.MaxPooling2D(2),
+        nn.Conv2D(4, 3, strides=2),
+        nn.Activation("gelu"),
+        nn.Flatten(),
+        nn.Dense(4, activation="softmax"),
+    ]
+
+
+def lstm():
+    return [nn.LSTM(6, return_sequences=True, input_shape=(5, 3)), nn.LSTM(5), nn.Dense(4, activation="softmax")]
+
+
+SHAPES = {dense: (9,), cnn: (9, 9, 2), lstm: (5, 3)}
+
+
+def build(layers, run_eagerly, **options):
+    nn.utils.set_random_seed(5)
+    model = nn.Sequential(layers())
+    options = {"optimizer": "adam", "loss": "categorical_crossentropy", "metrics": ["accuracy"], **options}
+    model.compile(**options, run_eagerly=run_eagerly)
+    return model
+
+
+def played(model):
+    """The shapes of batches whose steps are played back."""
+    return [shapes for shapes, step in model._steps._by_shape.items() if getattr(step, "verified", False)]
+
+
+def assert_alike(a, b):
+    for one, other in zip(a.get_weights(), b.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("layers", SHAPES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": "sgd", "loss": "mse", "metrics": ["mae"]},
+        {"loss": nn.losses.CategoricalCrossentropy(label_smoothing=0.1)},
+    ],
+    ids=["adam", "sgd", "smoothed"],
+)
+def test_the_same_bits_as_eager_steps(layers, options):
+    """Three epochs, each with a short last batch and a learning rate of its own."""
+    x, y = data(70, SHAPES[layers], 4)
+    models, histories = [], []
+    for run_eagerly in (True, False):
+        model = build(layers, run_eagerly, **options)
+        for rate in (0.01, 0.002, 0.05):
+            model.optimizer.learning_rate = rate
+            histories.append(model.fit(x, y, batch_size=16, epochs=2, verbose=0).history)
+        models.append(model)
+    assert_alike(*models)
+    assert histories[:3] == histories[3:]
+    assert not played(models[0])
+    assert len(played(models[1])) == 2, "full and last batches"
+
+
+def test_sparse_labels_are_played_back_and_still_checked():
+    x, y = data(64, (9,), 4)
+    labels = y.argmax(-1).astype(np.int32)
+    models = []
+    for run_eagerly in (True, False):
+        model = build(dense, run_eagerly, loss="sparse_categorical_crossentropy")
+        model.fit(x, labels, batch_size=16, epochs=3, verbose=0)
+        models.append(model)
+    assert_alike(*models)
+    assert played(models[1])
+    before = models[1].get_weights()
+    with pytest.raises(ValueError, match="labels.* is 9"):
+        models[1].train_on_batch(x[:16], np.full(16, 9, np.int32))
+    for weight, old in zip(models[1].get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+
+
+def test_train_on_batch_is_played_back_too():
+    x, y = data(64, (9,), 4)
+    models, results = [], []
+    for run_eagerly in (True, False):
+        models.append(build(dense, run_eagerly))
+        for start in (0, 16, 32, 48, 0, 16):
+            results.append(models[-1].train_on_batch(x[start : start + 16], y[start : start + 16]))
+    assert results[:6] == results[6:]
+    assert_alike(*models)
+    assert played(models[1])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
+    x, y = data(64, (9,), 4)
+    model = build(dense, False)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0, shuffle=False)
+    assert played(model)
+    before = model.get_weights()
+    x[3, 2] = np.nan
+    with pytest.raises(ValueError, match=r"NaN in batch 1 of 4, epoch 1: x\[3\]"):
+        model.fit(x, y, batch_size=16, verbose=0, shuffle=False)
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    assert all(weight.grad is None for weight in model.weights)
+
+
+class Doubled(nn.Layer):
+    def call(self, x):
+        return x * 2
+
+
+@pytest.mark.parametrize(
+    "layers, options",
+    [
+        (lambda: [Doubled(input_shape=(9,)), nn.Dense(4, activation="softmax")], {}),
+        (lambda: [nn.Dense(4, activation=lambda x: nn.activations.softmax(x), input_dim=9)], {}),
+        (lambda: [nn.Dense(4, input_dim=9)], {"loss": lambda t, p: (t - p) * (t - p)}),
+    ],
+    ids=["layer", "activation", "loss"],
+)
+def test_code_of_the_users_own_is_never_played_back(layers, options):
+    x, y = data(96, (9,), 4)
+    model = build(layers, False, **options)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    assert not model._steps._by_shape
+
+
+def test_metrics_of_the_users_own_see_every_batch_in_arrays_that_stay():
+    x, y = data(64, (9,), 4)
+    seen = []
+
+    def keep(t, p):
+        seen.append((t, p))
+        return np.zeros(1)
+
+    model = build(dense, False, metrics=[keep, "accuracy"])
+    model.fit(x, y, batch_size=16, epochs=3, verbose=0)
+    assert played(model)
+    assert len({p.tobytes() for _, p in seen}) >= 12 and len({id(p) for _, p in seen}) == len(seen)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model.layers[0], "trainable", False),
+        lambda model: setattr(model.layers[1], "rate", 0.9),
+        lambda model: model.add(nn.Dense(4, activation="softmax")),
+        lambda model: setattr(model.layers[0].kernel, "data", model.layers[0].kernel.data * 2),
+    ],
+    ids=["trainable", "rate", "layer", "array"],
+)
+def test_a_changed_model_is_recorded_anew(change):
+    x, y = data(64, (9,), 4)
+    models = []
+    for run_eagerly in (True, False):
+        model = build(dense, run_eagerly)
+        model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        change(model)
+        model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        models.append(model)
+    assert_alike(*models)
+    assert played(models[1])
+
+
+def test_a_callback_that_changes_the_model_between_batches_is_heeded():
+    class Freeze(nn.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 5:
+                self.model.layers[0].trainable = False
+
+    x, y = data(160, (9,), 4)
+    models = []
+    for run_eagerly in (True, False):
+        models.append(build(dense, run_eagerly))
+        models[-1].fit(x, y, batch_size=16, verbose=0, callbacks=[Freeze()])
+    assert_alike(*models)
+
+
+def test_what_a_recording_cannot_see_is_found_by_comparing(monkeypatch):
+    """A kernel that computes in NumPy, out of the recording's sight."""
+    from handloom import kernels
+
+    def tanh_in_numpy(x):
+        y = np.tanh(x)
+        return y, kernels.activation.ActivationSaved(y)
+
+    monkeypatch.setattr(nn.functions.tanh, "forward", tanh_in_numpy)
+    x, y = data(96, (9,), 4)
+
+    def layers():
+        return [nn.Dense(5, input_dim=9), nn.Activation("tanh"), nn.Dense(4, activation="softmax")]
+
+    models = []
+    for run_eagerly in (True, False):
+        models.append(build(layers, run_eagerly))
+        models[-1].fit(x, y, batch_size=16, epochs=2, verbose=0)
+    assert_alike(*models)
+    assert list(models[1]._steps._by_shape.values()) == ["refused"]
+
+
+def test_batches_that_are_all_alike_prove_nothing():
+    x, y = np.ones((96, 9), np.float32), np.eye(4, dtype=np.float32)[np.zeros(96, int)]
+    model = build(dense, False)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    assert not played(model)
+
+
+def test_copies_record_for_themselves():
+    x, y = data(64, (9,), 4)
+    model = build(dense, False)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert not played(twin)
+        twin.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        assert played(twin) and played(model)
+
+
+def test_two_threads_that_train_one_model_do_not_share_a_recording():
+    x, y = data(64, (9,), 4)
+    model = build(dense, False)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    begun = model._steps.begin(model, x)
+    assert begun
+    others = []
+    thread = threading.Thread(target=lambda: others.append(model._steps.begin(model, x)))
+    thread.start()
+    thread.join()
+    assert others == [False]
+    model._steps.end()
+
+
+def test_no_more_shapes_are_kept_than_said():
+    model = build(lambda: [nn.LSTM(3, input_shape=(None, 3)), nn.Dense(4, activation="softmax")], False)
+    for length in range(2, 2 + module.SHAPES + 3):
+        x, y = data(32, (length, 3), 4)
+        model.fit(x, y, batch_size=8, verbose=0)
+    assert len(model._steps._by_shape) <= module.SHAPES + 1
