@@ -10,6 +10,7 @@ Every operation is here under its own name, with `_forward` and `_backward` besi
 `VARIANTS` lists each operation's ladder. Importing this compiles nothing.
 """
 
+from .activation import VARIANTS as _activation
 from .activation import (
     elu,
     elu_backward,
@@ -114,7 +115,7 @@ from .randomness import (
 from .recurrent import VARIANTS as _recurrent
 from .recurrent import lstm, lstm_backward, lstm_cell, lstm_cell_backward, lstm_cell_forward, lstm_forward
 
-VARIANTS = {**_convolution, **_gemm, **_pooling, **_recurrent}
+VARIANTS = {**_activation, **_convolution, **_gemm, **_pooling, **_recurrent}
 
 __all__ = [
     "FUSED_ACTIVATIONS",

@@ -6,11 +6,13 @@ dtypes. The checks run before anything is computed or launched.
 
 import numpy as np
 
+from .dispatch import device_of
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def floats(op: str, **arrays) -> None:
-    """All arrays (None is skipped) are float32, or all are float64."""
+def floats(op: str, *, bfloat16_on_gpus=False, **arrays) -> None:
+    """All arrays (None is skipped) are float32, or all are float64; or, where that is allowed, all are bfloat16."""
     first = first_name = None
     for name, array in arrays.items():
         if array is None:
@@ -18,9 +20,10 @@ def floats(op: str, **arrays) -> None:
         dtype = array.dtype
         if dtype is first:  # NumPy has one object for each of its own dtypes
             continue
-        if dtype not in FLOATS:
+        if dtype not in FLOATS and not (bfloat16_on_gpus and _is_bfloat16_on_a_gpu(op, array)):
+            also = ", on a GPU also bfloat16" if bfloat16_on_gpus else ""
             raise TypeError(
-                f"{op}: {name} is {dtype}: must be float32 or float64, for example {name}.astype('float32')"
+                f"{op}: {name} is {dtype}: must be float32 or float64{also}, for example {name}.astype('float32')"
             )
         if first is not None and dtype != first:
             raise TypeError(
@@ -28,6 +31,10 @@ def floats(op: str, **arrays) -> None:
                 f"{name}.astype('{first}')"
             )
         first, first_name = dtype, name
+
+
+def _is_bfloat16_on_a_gpu(op, array):
+    return array.dtype.name == "bfloat16" and device_of(op, array=array) == "cuda"
 
 
 def rank(op: str, ndim: int, layout: str, **arrays) -> None:

@@ -145,6 +145,10 @@ def closure_of(function):
         if isinstance(cache := getattr(value, "_cache", None), KernelCache):
             sources += cache.sources
             texts.append(repr(cache.key))
+        elif (inner := getattr(value, "py_func", None)) is not None:  # a device function, whose repr is an address
+            files, values = closure_of(inner)
+            sources += files
+            texts.append(repr((inner.__module__, inner.__qualname__, inner.__code__.co_firstlineno, values)))
         else:
             texts.append(repr(value))
     return tuple(dict.fromkeys(sources)), tuple(texts)

@@ -38,6 +38,8 @@ SIMULATED = config.ENABLE_CUDASIM
 # Shared memory that every launch may use; more has to be asked for.
 DEFAULT_SHARED = 48 * 1024
 
+ELEMENTS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+
 TOOLKIT = (
     "numba", "numba-cuda", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12",
     "nvidia-nvjitlink-cu12",
@@ -50,8 +52,14 @@ def pointer(element):
 
 
 def element_of(array):
-    """Numba's type for an array's numbers: what kernels that exist for several dtypes are made for."""
-    return {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}[array.dtype]
+    """Numba's type for an array's numbers: what kernels that exist for several dtypes are made for. Of bfloat16, which
+    Numba's simulator does not know, kernels see the bits."""
+    try:
+        return ELEMENTS[array.dtype]
+    except KeyError:
+        if array.dtype.name != "bfloat16":
+            raise
+        return types.uint16
 
 
 @cache
@@ -122,7 +130,8 @@ class Kernel:
 def _fake(array):
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
-    return FakeCUDAArray(np.asarray(array))
+    array = np.asarray(array)
+    return FakeCUDAArray(array.view(np.uint16) if array.dtype.name == "bfloat16" else array)
 
 
 class _Loaded:

@@ -14,7 +14,7 @@ def documented():
     for room in (kernels, nn):
         yield room.__name__
         for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-            if not {"reference", "cpu", "cuda", "ptx", "launch"} & set(module.name.split(".")):
+            if not {"reference", "cpu", "cuda", "ptx", "launch", "reductions", "wide"} & set(module.name.split(".")):
                 yield module.name
 
 

@@ -11,6 +11,9 @@ Elementwise results are within 4 ulp of the exact ones, also where they are deno
 multiply-add, gelu far below zero is not); at -Inf and Inf they are the functions' limits, and NaN stays NaN. Empty
 arrays give empty arrays. `TypeError` for other dtypes, `ValueError` for a gradient of another shape.
 
+On a GPU elementwise results are as exact as what they are made of: the toolkit's exponentials and logarithms, of one or
+two ulp each, and, for gelu far below zero, an argument that was rounded.
+
 Arrays that are not C-contiguous are copied first. Otherwise there is no workspace, but for softmax and log_softmax
 along another axis than the last: x once more, backward dy and y once more.
 """
@@ -20,16 +23,31 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
+from ..arrays import contiguous, namespace
 from ..dispatch import Variants, device_of
 
-VARIANTS = {}
-
 _ELEMENTWISE = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "gelu_tanh")
+# Each pass's launchers. Elementwise functions are bound by memory in their simplest form and have no ladder on a GPU.
 _KERNELS = {
-    name: Variants(name.removesuffix("_backward"), __name__, cpu={"simd": f"cpu:{name}"})
-    for op in (*_ELEMENTWISE, "softmax", "log_softmax")
+    name: Variants(
+        name.removesuffix("_backward"), __name__, cpu={"simd": f"cpu:{name}"}, cuda={"vectors": f"cuda:{name}"}
+    )
+    for op in _ELEMENTWISE
     for name in (op, f"{op}_backward")
 }
+_KERNELS |= {
+    f"{op}{backward}": Variants(
+        op, __name__, cpu={"simd": f"cpu:{op}{backward}"},
+        cuda={
+            "three-pass": f"cuda:{op}_three_pass{backward}",
+            "online": f"cuda:{op}_online{backward}",
+            "warp-per-row": f"cuda:{op}_warp_per_row{backward}",
+        },
+    )
+    for op in ("softmax", "log_softmax")
+    for backward in ("", "_backward")
+}  # fmt: skip
+VARIANTS = {op: _KERNELS[op] for op in ("softmax", "log_softmax")}
 
 
 class ActivationSaved(NamedTuple):
@@ -40,10 +58,11 @@ class ActivationSaved(NamedTuple):
 
 
 class SoftmaxSaved(NamedTuple):
-    """What the backward of softmax and log_softmax needs: the output and the axis."""
+    """What the backward of softmax and log_softmax needs: the output, the axis and the variant."""
 
     y: np.ndarray
     axis: int
+    variant: str | None
 
 
 def relu(x):
@@ -237,11 +256,13 @@ def gelu_backward(dy, saved, needs=None):
     return _gradient("gelu_tanh" if saved.parameter else "gelu", dy, saved, needs)
 
 
-def softmax(x, axis=-1):
+def softmax(x, axis=-1, *, variant=None):
     """y_j = exp(x_j - m) / sum over k of exp(x_k - m) along an axis, m being the largest x_k.
 
     x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
-    Raises ValueError for an axis that x does not have.  Saved for backward: y.  dx = y (dy - sum over k of dy_k y_k).
+    variant : simd on a CPU; on a GPU three-pass, online, warp-per-row (the default)
+    Raises ValueError for an axis that x does not have, and for an unknown variant.  Saved for backward: y.
+    dx = y (dy - sum over k of dy_k y_k).
 
     >>> import numpy as np
     >>> from handloom import kernels
@@ -249,13 +270,13 @@ def softmax(x, axis=-1):
     array([[0.5, 0.5],
            [0. , 1. ]])
     """
-    return _softmax("softmax", x, axis)
+    return _softmax("softmax", x, axis, variant)
 
 
-def softmax_forward(x, axis=-1):
+def softmax_forward(x, axis=-1, *, variant=None):
     """`softmax`, and what its backward needs."""
-    y = softmax(x, axis)
-    return y, SoftmaxSaved(y, axis)
+    y = softmax(x, axis, variant=variant)
+    return y, SoftmaxSaved(y, axis, variant)
 
 
 def softmax_backward(dy, saved, needs=None):
@@ -263,24 +284,26 @@ def softmax_backward(dy, saved, needs=None):
     return _softmax_gradient("softmax_backward", dy, saved, needs)
 
 
-def log_softmax(x, axis=-1):
+def log_softmax(x, axis=-1, *, variant=None):
     """y_j = (x_j - m) - log(sum over k of exp(x_k - m)) along an axis, m being the largest x_k.
 
     x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
-    Raises ValueError for an axis that x does not have.  Saved for backward: y.  dx = dy - exp(y) sum over k of dy_k.
+    variant : simd on a CPU; on a GPU three-pass, online, warp-per-row (the default)
+    Raises ValueError for an axis that x does not have, and for an unknown variant.  Saved for backward: y.
+    dx = dy - exp(y) sum over k of dy_k.
 
     >>> import numpy as np
     >>> from handloom import kernels
     >>> kernels.log_softmax(np.array([0.0, 1e4]))
     array([-10000.,      0.])
     """
-    return _softmax("log_softmax", x, axis)
+    return _softmax("log_softmax", x, axis, variant)
 
 
-def log_softmax_forward(x, axis=-1):
+def log_softmax_forward(x, axis=-1, *, variant=None):
     """`log_softmax`, and what its backward needs."""
-    y = log_softmax(x, axis)
-    return y, SoftmaxSaved(y, axis)
+    y = log_softmax(x, axis, variant=variant)
+    return y, SoftmaxSaved(y, axis, variant)
 
 
 def log_softmax_backward(dy, saved, needs=None):
@@ -291,7 +314,7 @@ def log_softmax_backward(dy, saved, needs=None):
 def _apply(op, x, parameter=0.0):
     launcher = _KERNELS[op].launcher(device_of(op, x=x), None)
     checks.floats(op, x=x)
-    y = np.empty(x.shape, x.dtype)
+    y = namespace(x).empty(x.shape, x.dtype)
     launcher(x, y, parameter)
     return y
 
@@ -305,20 +328,20 @@ def _gradient(op, dy, saved, needs):
     checks.shape(name, kept.shape, dy=dy)
     if not need:
         return (None,)
-    dx = np.empty(kept.shape, kept.dtype)
+    dx = namespace(kept).empty(kept.shape, kept.dtype)
     launcher(dy, kept, dx, parameter)
     return (dx,)
 
 
-def _softmax(op, x, axis):
-    launcher = _KERNELS[op].launcher(device_of(op, x=x), None)
+def _softmax(op, x, axis, variant):
+    launcher = _KERNELS[op].launcher(device_of(op, x=x), variant)
     checks.floats(op, x=x)
     return _along_axis(op, launcher, axis, x)
 
 
 def _softmax_gradient(op, dy, saved, needs):
-    y, axis = saved
-    launcher = _KERNELS[op].launcher(device_of(op, dy=dy, y=y), None)
+    y, axis, variant = saved
+    launcher = _KERNELS[op].launcher(device_of(op, dy=dy, y=y), variant)
     (need,) = checks.wanted(op, needs, ("x",))
     checks.floats(op, y=y, dy=dy)
     checks.shape(op, y.shape, dy=dy)
@@ -330,11 +353,19 @@ def _along_axis(op, launcher, axis, *arrays):
     x = arrays[0]
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"{op}: axis is {axis} and x is {x.shape}: x must have that axis")
+    xp = namespace(x)
     if axis in (-1, x.ndim - 1):
-        out = np.empty(x.shape, x.dtype)
+        out = xp.empty(x.shape, x.dtype)
         launcher(*arrays, out)
         return out
-    last = [np.moveaxis(array, axis, -1) for array in arrays]
-    out = np.empty(last[0].shape, x.dtype)
+    last = [_turned(array, axis, -1) for array in arrays]
+    out = xp.empty(last[0].shape, x.dtype)
     launcher(*last, out)
-    return np.ascontiguousarray(np.moveaxis(out, -1, axis))
+    return contiguous(_turned(out, -1, axis))
+
+
+def _turned(x, axis, to):
+    """x with an axis moved."""
+    order = [*range(x.ndim)]
+    order.insert(to % x.ndim, order.pop(axis))
+    return x.transpose(order)

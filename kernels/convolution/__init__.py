@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import checks
-from ..dispatch import Variants, device_of
+from .. import checks, gemm
+from ..arrays import namespace
+from ..dispatch import Variants, backend, device_of
 from ..gemm import FUSED_ACTIVATIONS
 from ..workspace import aligned
 
@@ -27,6 +28,8 @@ VARIANTS = {
             "direct": "cpu:conv2d_direct",
             "threaded": "cpu:conv2d_threaded",
         },
+        cuda={"direct": "cuda:conv2d_direct", "implicit": "cuda:conv2d_implicit"},
+        default={"cuda": "cuda:conv2d_default"},
     )
 }
 
@@ -76,7 +79,8 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
     groups : the channels are cut into this many groups; filters [g * F / groups, ...) see group g alone.
         groups = C is a depthwise convolution
     activation : act: None, "relu", "sigmoid" or "tanh"
-    variant : a name in VARIANTS["conv2d"]["cpu"]: naive, im2col, direct, threaded (the default)
+    variant : a name in VARIANTS["conv2d"]["cpu"]: naive, im2col, direct, threaded (the default); on a GPU direct,
+        implicit (the default where a pass makes at least 8 columns a group: F / groups, for dx C / groups)
 
     Returns
     -------
@@ -98,9 +102,14 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
     are any, w with its taps and channels rounded up to 14, and 66 KB of each thread's stack. Arrays that are not
     C-contiguous are copied first.
 
+    The GPU's variants take no tables and no zeros around x. Backward they take dz as above, and where there is an
+    activation or a bias a row for every 64 of it; w once more for dx; and for dw partial sums, at most 65,536 numbers
+    (direct) or 4,194,304 (implicit).
+
     Raises
     ------
-    ValueError : shapes that do not fit, a window larger than the padded image, an empty array, an unknown variant.
+    ValueError : shapes that do not fit, a window larger than the padded image, an empty array, an unknown variant; on a
+        GPU images with about 2^31 pixels together.
     TypeError : dtypes other than float32, float64, or mixed.
 
     Saved for backward: x, w, and y where there is an activation.  Gradients, with dz = dy act'(z): dw is the
@@ -128,23 +137,22 @@ def conv2d_forward(x, w, b=None, *, strides=1, padding="valid", dilation=1, grou
 def conv2d_backward(dy, saved, needs=None):
     """(dx, dw, db) from dy (N, OH, OW, F); None where `needs`, three bools, says so, and db where there was no bias."""
     x, w, has_bias, y, geometry, activation, variant = saved
-    rung = VARIANTS["conv2d"].launcher(device_of("conv2d_backward", dy=dy, x=x), variant)
+    device, xp = device_of("conv2d_backward", dy=dy, x=x), namespace(x)
+    rung = VARIANTS["conv2d"].launcher(device, variant)
     need_x, need_w, need_b = checks.wanted("conv2d_backward", needs, ("x", "w", "b"))
     checks.floats("conv2d_backward", x=x, dy=dy)
     checks.shape("conv2d_backward", (geometry.N, geometry.OH, geometry.OW, geometry.F), dy=dy)
-    from ..gemm import cpu
-
-    dz, db = np.ascontiguousarray(dy), None
+    dz, db = xp.ascontiguousarray(dy), None
     if activation is not None or (need_b and has_bias):
-        rows = dz.reshape(-1, geometry.F)
-        dz, db = cpu.dense_epilogue_backward(rows, rows if y is None else y.reshape(rows.shape), activation)
+        rows, kernels = dz.reshape(-1, geometry.F), backend(gemm.__name__, device)
+        dz, db = kernels.dense_epilogue_backward(rows, rows if y is None else y.reshape(rows.shape), activation)
     dx = dw = None
     if need_x:
-        dx = aligned(x.size, x.dtype).reshape(x.shape)
-        rung.data_gradient(dz, np.ascontiguousarray(w), dx, geometry)
+        dx = _empty(xp, x.shape, x.dtype)
+        rung.data_gradient(dz, xp.ascontiguousarray(w), dx, geometry)
     if need_w:
-        dw = aligned(w.size, w.dtype).reshape(w.shape)
-        rung.weight_gradient(np.ascontiguousarray(x), dz, dw, geometry)
+        dw = _empty(xp, w.shape, w.dtype)
+        rung.weight_gradient(xp.ascontiguousarray(x), dz, dw, geometry)
     return dx, dw, db if need_b and has_bias else None
 
 
@@ -153,6 +161,7 @@ def _run(x, w, b, window, activation, variant):
     rung = VARIANTS["conv2d"].launcher(device_of("conv2d", x=x, w=w, b=b), variant)
     checks.floats("conv2d", x=x, w=w, b=b)
     checks.choice("conv2d", "activation", activation, FUSED_ACTIVATIONS)
+    xp = namespace(x)
     strides, padding, dilation, groups = window
     if type(groups) is not int:
         checks.positive("conv2d", groups=groups)
@@ -162,11 +171,16 @@ def _run(x, w, b, window, activation, variant):
     if b is not None:
         if b.shape != (geometry.F,):
             raise ValueError(f"conv2d: b is {b.shape} and w is {w.shape}: b must be ({geometry.F},)")
-        b = np.ascontiguousarray(b)
+        b = xp.ascontiguousarray(b)
     shape = geometry.N, geometry.OH, geometry.OW, geometry.F
-    y = aligned(prod(shape), x.dtype).reshape(shape)
-    rung.forward(np.ascontiguousarray(x), np.ascontiguousarray(w), b, y, geometry, activation)
+    y = aligned(prod(shape), x.dtype).reshape(shape) if xp is np else xp.empty(shape, x.dtype)
+    rung.forward(xp.ascontiguousarray(x), xp.ascontiguousarray(w), b, y, geometry, activation)
     return y, geometry
+
+
+def _empty(xp, shape, dtype):
+    """An array for a result; NumPy's start on a cache line, as CuPy's always do."""
+    return aligned(prod(shape), dtype).reshape(shape) if xp is np else xp.empty(shape, dtype)
 
 
 def _pair(name, value):

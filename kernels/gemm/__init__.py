@@ -17,15 +17,21 @@ Workspace of one product of (M, K) and (K, N), for each variant:
                      4096 numbers that is not C-contiguous is copied.
 
 Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are. The GPU's
-variants take no workspace.
+variants take no workspace but for two: tensor copies an operand whose rows are not whole 16 bytes; and the gradient of
+an operand that was broadcast takes copies of its two factors, spread over the batch.
+
+On a GPU all arrays may also be bfloat16 (of `ml_dtypes`): products are exact, sums, biases and activations in float32,
+and each result is rounded once. The tensor cores multiply float32 only when asked to, by variant="tensor", since they
+round it to ten bits of mantissa (TF32).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import checks
-from ..arrays import namespace
+from ..arrays import contiguous, namespace
 from ..dispatch import Variants, backend, device_of
 
 # Activations whose derivative follows from their own output, so that nothing else need be kept for backward.
@@ -43,6 +49,7 @@ _CUDA_LADDER = {
     "shared": "cuda:gemm_shared",
     "registers": "cuda:gemm_registers",
     "vectors": "cuda:gemm_vectors",
+    "tensor": "cuda:gemm_tensor",
 }
 VARIANTS = {
     op: Variants(op, __name__, cpu=_LADDER, cuda=_CUDA_LADDER, default={"cuda": "cuda:gemm_default"})
@@ -76,14 +83,16 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
 
     Parameters
     ----------
-    a : (..., M, K) float32 | float64, any strides; (..., K, M) with transpose_a
+    a : (..., M, K) float32 | float64 (on a GPU also bfloat16), any strides; (..., K, M) with transpose_a
     b : (..., K, N), dtype as a; (..., N, K) with transpose_b
     out : (..., M, N), C-contiguous and writeable, dtype as a; may not overlap a or b
     variant : a name in VARIANTS["matmul"]["cpu"]: naive, blocked, packed, simd, threaded (the default); on a GPU naive,
-        shared, registers, vectors (the default where the rows of both operands are whole 16 bytes, else registers)
+        shared, registers, vectors (the default where the rows of both operands are whole 16 bytes, else registers), and
+        tensor (for float32 in TF32, and the only one for bfloat16)
 
     Leading dimensions are batches and broadcast as NumPy's do. Workspace: that of one product, backward of one for each
-    gradient. Where an operand was broadcast, its gradient is added up batch by batch, which takes one matrix of it.
+    gradient. Where an operand was broadcast, its gradient is added up batch by batch, which takes one matrix of it; on
+    a GPU it is one product, whose sums run over those batches too.
 
     Returns
     -------
@@ -91,8 +100,9 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
 
     Raises
     ------
-    ValueError : shapes that do not fit, an unknown variant, an `out` that is read-only or may share memory with a or b.
-    TypeError : dtypes other than float32, float64, or mixed.
+    ValueError : shapes that do not fit, a variant that is unknown or does not suit, an `out` that is read-only or may
+        share memory with a or b.
+    TypeError : dtypes other than float32, float64 and, on a GPU, bfloat16; or mixed.
 
     Saved for backward: a and b.  Gradients: dA = dC op(B)ᵀ, dB = op(A)ᵀ dC, summed over broadcast dimensions.
 
@@ -120,7 +130,7 @@ def matmul_backward(dc, saved, needs=None):
     launcher = VARIANTS["matmul"].launcher(device_of("matmul_backward", dc=dc, a=a, b=b), variant)
     need_a, need_b = checks.wanted("matmul_backward", needs, ("a", "b"))
     batch, m, n = _matmul_shape(a, b, transpose_a, transpose_b)
-    checks.floats("matmul_backward", a=a, dc=dc)
+    checks.floats("matmul_backward", bfloat16_on_gpus=True, a=a, dc=dc)
     checks.shape("matmul_backward", (*batch, m, n), dc=dc)
     da = db = None
     if need_a:  # op(A) = A: dC op(B)ᵀ; op(A) = Aᵀ: op(B) dCᵀ
@@ -137,7 +147,7 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
 
     Parameters
     ----------
-    x : (..., K) float32 | float64, at least 2-D
+    x : (..., K) float32 | float64 (on a GPU also bfloat16), at least 2-D
     w : (K, N), dtype as x
     b : (N,), dtype as x, or None
     activation : None, "relu", "sigmoid" or "tanh"
@@ -160,8 +170,7 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
     _check_dense(x, w, b, activation)
     y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x=x, w=w, b=b)
     rows = x if x.ndim == 2 else x.reshape(-1, w.shape[0])
-    if b is not None and not b.flags.c_contiguous:
-        b = b.copy()
+    b = None if b is None else contiguous(b)
     launcher(rows, w, y if y.ndim == 2 else y.reshape(-1, w.shape[1]), b, activation)
     return y
 
@@ -178,7 +187,7 @@ def dense_backward(dy, saved, needs=None):
     device = device_of("dense_backward", dy=dy, x=x)
     launcher = VARIANTS["dense"].launcher(device, variant)
     need_x, need_w, need_b = checks.wanted("dense_backward", needs, ("x", "w", "b"))
-    checks.floats("dense_backward", x=x, dy=dy)
+    checks.floats("dense_backward", bfloat16_on_gpus=True, x=x, dy=dy)
     checks.shape("dense_backward", y.shape, dy=dy)
     k, n = w.shape
     kernels, rows = backend(__name__, device), dy.reshape(-1, n)
@@ -202,7 +211,7 @@ def dense_backward(dy, saved, needs=None):
 
 def _matmul_shape(a, b, transpose_a, transpose_b):
     """Check the operands; the batch shape, M and N."""
-    checks.floats("matmul", a=a, b=b)
+    checks.floats("matmul", bfloat16_on_gpus=True, a=a, b=b)
     if a.ndim < 2 or b.ndim < 2:
         raise ValueError(
             f"matmul: a is {a.shape} and b is {b.shape}: must have at least 2 dimensions (..., M, K), (..., K, N)"
@@ -226,7 +235,7 @@ def _matmul_shape(a, b, transpose_a, transpose_b):
 
 
 def _check_dense(x, w, b, activation):
-    checks.floats("dense", x=x, w=w, b=b)
+    checks.floats("dense", bfloat16_on_gpus=True, x=x, w=w, b=b)
     checks.rank("dense", 2, "(K, N)", w=w)
     if x.ndim < 2 or x.shape[-1] != w.shape[0]:
         raise ValueError(f"dense: x is {x.shape} and w is {w.shape}: x must be (..., {w.shape[0]}), at least 2-D")
@@ -271,6 +280,8 @@ def _summed_products(launcher, batch, a, b, shape):
     xp = namespace(a)
     if shape[:-2] == batch:
         return _products(launcher, batch, a, b, xp.empty(shape, a.dtype))
+    if xp is not np:
+        return _long_products(launcher, batch, a, b, xp.empty(shape, a.dtype))
     total, product = xp.zeros(shape, a.dtype), xp.empty(shape[-2:], a.dtype)
     a, b = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
     missing = len(batch) + 2 - len(shape)
@@ -278,3 +289,19 @@ def _summed_products(launcher, batch, a, b, shape):
         launcher(a[index], b[index], product)
         total[tuple(i % n for i, n in zip(index[missing:], shape))] += product
     return total
+
+
+def _long_products(launcher, batch, a, b, c):
+    """The same as one product for each matrix of C: what is added up lies side by side along K."""
+    xp, front = namespace(a), (1,) * (len(batch) + 2 - c.ndim)
+    sizes = (*front, *c.shape[:-2])
+    kept = tuple(i for i, n in enumerate(batch) if sizes[i] == n)
+    added = tuple(i for i, n in enumerate(batch) if sizes[i] != n)
+    last = len(batch)
+    shape = tuple(batch[i] for i in kept)
+    k = a.shape[-1] * math.prod(batch[i] for i in added)
+    a, b = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    a = a.transpose(*kept, last, *added, last + 1).reshape(*shape, c.shape[-2], k)
+    b = b.transpose(*kept, *added, last, last + 1).reshape(*shape, k, c.shape[-1])
+    _products(launcher, shape, a, b, c.reshape(*shape, *c.shape[-2:]))
+    return c

@@ -19,6 +19,10 @@ gradient. NaN gives NaN; where probabilities are clipped, their gradient is zero
 Arrays that are not C-contiguous are copied first, and labels that are not int64 too. Workspace of losses on elements: a
 number for each 4096 of them; on classes at most three numbers a row; backward none.
 
+On a GPU nothing waits for the result, with three exceptions. Losses that take labels do, since one that is no class is
+an error that says which; so does `count_correct`, which returns a Python integer; and so does a backward whose dloss is
+an array of another dtype than the predictions'.
+
 Raises ValueError for other shapes, no elements and labels that are no class, TypeError for other or mixed dtypes.
 Saved for backward: predictions and targets, and where it says so two numbers a row.
 """
@@ -28,9 +32,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
+from ..arrays import contiguous, namespace
 from ..dispatch import Variants, device_of
-
-VARIANTS = {}
+from ..recording import on_host
 
 _NAMES = (
     *("mean_squared_error", "mean_absolute_error", "binary_cross_entropy", "sigmoid_cross_entropy"),
@@ -38,7 +42,7 @@ _NAMES = (
     *("sparse_categorical_cross_entropy", "sparse_softmax_cross_entropy"),
 )
 _KERNELS = {
-    name: Variants(name, __name__, cpu={"simd": f"cpu:{name}"})
+    name: Variants(name, __name__, cpu={"simd": f"cpu:{name}"}, cuda={"vectors": f"cuda:{name}"})
     for name in (*_NAMES, *map("{}_backward".format, _NAMES), "count_correct", "first_outside")
 }
 
@@ -264,7 +268,7 @@ def count_correct(p, t):
         checks.floats("count_correct", p=p)
         checks.not_empty("count_correct", p=p)
         checks.shape("count_correct", p.shape[:-1], t=t)
-        targets = p, np.ascontiguousarray(t, np.int64)
+        targets = p, contiguous(t, np.int64)
     else:
         _alike("count_correct", "p", p, t)
         targets = (t,)
@@ -318,31 +322,42 @@ def _check_labels(op, labels, shape, device):
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: labels are {labels.dtype}: must be integers, for example labels.astype('int64')")
     checks.shape(op, shape[:-1], labels=labels)
-    wide = np.ascontiguousarray(labels, np.int64)
-    row = _KERNELS["first_outside"].launcher(device, None)(wide.ravel(), shape[-1])
+    wide = contiguous(labels, np.int64)
+    on_host(_check_range, op, labels, wide, shape[-1], device)
+    return wide
+
+
+def _check_range(op, labels, wide, classes, device):
+    row = _KERNELS["first_outside"].launcher(device, None)(wide.ravel(), classes)
     if row >= 0:
         position = np.unravel_index(row, labels.shape)
         where = ", ".join(str(int(i)) for i in position)
         raise ValueError(
-            f"{op}: labels[{where}] is {labels[position]}: must be from 0 to {shape[-1] - 1}, "
-            f"as there are {shape[-1]} classes"
+            f"{op}: labels[{where}] is {labels[position]}: must be from 0 to {classes - 1}, "
+            f"as there are {classes} classes"
         )
-    return wide
 
 
 def _gradient(op, dloss, saved, needs):
     (need,) = checks.wanted(op, needs, (saved._fields[0],))
     if getattr(dloss, "ndim", 0):
         raise ValueError(f"{op}: dloss is {dloss.shape}: must be a number, or an array without dimensions ()")
+    y = saved[0]
+    device = device_of(op, y=y)
+    # A number on the GPU stays there: the host would have to wait for it.
+    if device == "cpu" or type(dloss) is not type(y) or dloss.dtype != y.dtype:
+        dloss = _number(op, dloss)
+    if not need:
+        return (None,)
+    dy = namespace(y).empty(y.shape, y.dtype)
+    _KERNELS[op].launcher(device, None)(dloss, *saved, dy)
+    return (dy,)
+
+
+def _number(op, dloss):
     try:
-        scale = float(dloss)
+        return float(dloss)
     except (TypeError, ValueError):
         raise TypeError(
             f"{op}: dloss is a {type(dloss).__name__}: must be a number, or an array without dimensions ()"
         ) from None
-    if not need:
-        return (None,)
-    y = saved[0]
-    dy = np.empty(y.shape, y.dtype)
-    _KERNELS[op].launcher(device_of(op, y=y), None)(scale, *saved, dy)
-    return (dy,)

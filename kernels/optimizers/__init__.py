@@ -7,14 +7,13 @@ writeable; g may have any strides and is copied if it is not C-contiguous, the o
 may share memory, which is not checked. Nothing is changed where an error is raised.
 """
 
-import numpy as np
-
 from .. import checks
+from ..arrays import contiguous
 from ..dispatch import Variants, device_of
 
 # One kernel an operation: each is bound by memory already in its simplest form, so there is no ladder to climb.
 _KERNELS = {
-    op: Variants(op, __name__, cpu={"vectors": f"cpu:{kernel}"})
+    op: Variants(op, __name__, cpu={"vectors": f"cpu:{kernel}"}, cuda={"vectors": f"cuda:{kernel}"})
     for op, kernel in (
         ("sgd_update", "sgd"),
         ("rmsprop_update", "rmsprop"),
@@ -149,8 +148,9 @@ def _adam_rate(op, step, learning_rate, beta_1, beta_2):
 def _prepare(op, **arrays):
     """The launcher, and all arrays in one dimension, once they are known to fit. Small networks spend their time here,
     so what is right passes quickly, and only what is not is looked at closely."""
-    launcher = _KERNELS[op].launcher(device_of(op, **arrays), None)
-    w, g = arrays["w"], arrays["g"]
+    device = device_of(op, **arrays)
+    launcher = _KERNELS[op].launcher(device, None)
+    on_cpu, w, g = device == "cpu", arrays["w"], arrays["g"]
     dtype, shape = w.dtype, w.shape
     if dtype not in checks.FLOATS:
         _refuse(op, arrays)
@@ -161,10 +161,10 @@ def _prepare(op, **arrays):
             continue
         if array.dtype != dtype or array.shape != shape:
             _refuse(op, arrays)
-        if not array.flags.carray:
+        if not (array.flags.carray if on_cpu else array.flags.c_contiguous):  # CuPy's arrays are always writeable
             if array is not g:
                 _refuse(op, arrays)
-            array = np.ascontiguousarray(array)
+            array = contiguous(array)
         flat.append(array if array.ndim == 1 else array.reshape(-1))
     return launcher, flat
 
@@ -181,5 +181,5 @@ def _refuse(op, arrays):
                 f"{op}: {name} has strides {array.strides}: it is changed in place and must be C-contiguous, "
                 f"np.ascontiguousarray({name}) makes a copy that is"
             )
-        if not array.flags.writeable:
+        if not getattr(array.flags, "writeable", True):
             raise ValueError(f"{op}: {name} is read-only: it is changed in place, pass {name}.copy()")

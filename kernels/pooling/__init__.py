@@ -6,8 +6,8 @@ the image; channels do not meet. The number of outputs along an axis of `size` c
     "valid"   (size - window) div stride + 1, no padding
     "same"    size / stride, rounded up; the padding that this takes is split evenly, the odd cell goes to the end
 
-Arrays that are not C-contiguous are copied first. Otherwise there is no workspace, but for the offsets of maxima where
-they are not saved.
+Arrays that are not C-contiguous are copied first. Otherwise there is no workspace, but on a CPU for the offsets of
+maxima where they are not saved.
 
 D. Scherer, A. Müller, S. Behnke: "Evaluation of Pooling Operations in Convolutional Architectures", ICANN 2010.
 """
@@ -18,12 +18,18 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
+from ..arrays import contiguous, namespace
 from ..dispatch import Variants, device_of
 from ..workspace import aligned, scratch
 
 VARIANTS = {
-    "max_pool2d": Variants("max_pool2d", __name__, cpu={"naive": "cpu:max_naive", "simd": "cpu:max_simd"}),
-    "avg_pool2d": Variants("avg_pool2d", __name__, cpu={"naive": "cpu:avg_naive", "simd": "cpu:avg_simd"}),
+    f"{kind}_pool2d": Variants(
+        f"{kind}_pool2d",
+        __name__,
+        cpu={"naive": f"cpu:{kind}_naive", "simd": f"cpu:{kind}_simd"},
+        cuda={"vectors": f"cuda:{kind}_vectors"},
+    )
+    for kind in ("max", "avg")
 }
 
 
@@ -70,7 +76,7 @@ def max_pool2d(x, pool_size=2, *, strides=None, padding="valid", variant=None):
     pool_size : KH and KW, or one integer for both
     strides : SH and SW, or one integer for both; None: pool_size
     padding : "valid" or "same"
-    variant : a name in VARIANTS["max_pool2d"]["cpu"]: naive, simd (the default)
+    variant : a name in VARIANTS["max_pool2d"]["cpu"]: naive, simd (the default); on a GPU there is one, vectors
 
     Returns y : (N, OH, OW, C), dtype as x. A NaN in a window is its largest cell.
     Raises ValueError : a window larger than the image with "valid", an empty image, sizes that are no positive
@@ -87,15 +93,14 @@ def max_pool2d(x, pool_size=2, *, strides=None, padding="valid", variant=None):
            [13., 15.]])
     """
     geometry = _geometry_of("max_pool2d", x, pool_size, strides, padding)
-    dtype = _offset_type(geometry)
-    return _max("max_pool2d", x, geometry, scratch("max_pool2d", _outputs(geometry), dtype), variant)
+    return _max("max_pool2d", x, geometry, variant)
 
 
 def max_pool2d_forward(x, pool_size=2, *, strides=None, padding="valid", variant=None):
     """`max_pool2d`, and what its backward needs."""
     geometry = _geometry_of("max_pool2d", x, pool_size, strides, padding)
-    offsets = np.empty(_outputs(geometry), _offset_type(geometry))
-    y = _max("max_pool2d", x, geometry, offsets, variant)
+    offsets = namespace(x).empty(_outputs(geometry), _offset_type(geometry))
+    y = _max("max_pool2d", x, geometry, variant, offsets)
     return y, MaxPoolSaved(offsets.reshape(y.shape), x.dtype, geometry, variant)
 
 
@@ -141,16 +146,14 @@ def global_max_pool2d(x):
     array([[6., 7.]])
     """
     geometry = _whole("global_max_pool2d", x)
-    offsets = scratch("max_pool2d", _outputs(geometry), _offset_type(geometry))
-    y = _max("global_max_pool2d", x, geometry, offsets, None)
-    return y.reshape(geometry.N, geometry.C)
+    return _max("global_max_pool2d", x, geometry, None).reshape(geometry.N, geometry.C)
 
 
 def global_max_pool2d_forward(x):
     """`global_max_pool2d`, and what its backward needs."""
     geometry = _whole("global_max_pool2d", x)
-    offsets = np.empty(_outputs(geometry), _offset_type(geometry))
-    y = _max("global_max_pool2d", x, geometry, offsets, None).reshape(geometry.N, geometry.C)
+    offsets = namespace(x).empty(_outputs(geometry), _offset_type(geometry))
+    y = _max("global_max_pool2d", x, geometry, None, offsets).reshape(geometry.N, geometry.C)
     return y, MaxPoolSaved(offsets.reshape(y.shape), x.dtype, geometry, None)
 
 
@@ -183,17 +186,22 @@ def global_avg_pool2d_backward(dy, saved, needs=None):
     return _avg_backward("global_avg_pool2d_backward", dy, saved, needs, 2)
 
 
-def _max(op, x, geometry, offsets, variant):
-    rung = VARIANTS["max_pool2d"].launcher(device_of(op, x=x), variant)
-    y = np.empty(_outputs(geometry), x.dtype)
-    rung.forward(np.ascontiguousarray(x).reshape(-1), y, offsets, tuple(geometry))
+def _max(op, x, geometry, variant, offsets=None):
+    """y; offsets is filled. Without it, kernels on a CPU write offsets to scratch memory, those on a GPU none."""
+    device = device_of(op, x=x)
+    rung, xp = VARIANTS["max_pool2d"].launcher(device, variant), namespace(x)
+    if offsets is None and device == "cpu":
+        offsets = scratch("max_pool2d", _outputs(geometry), _offset_type(geometry))
+    y = xp.empty(_outputs(geometry), x.dtype)
+    rung.forward(contiguous(x).reshape(-1), y, offsets, tuple(geometry))
     return y.reshape(geometry.N, geometry.OH, geometry.OW, geometry.C)
 
 
 def _avg(op, x, geometry, variant):
     rung = VARIANTS["avg_pool2d"].launcher(device_of(op, x=x), variant)
-    y = np.empty(_outputs(geometry), x.dtype)
-    rung.forward(np.ascontiguousarray(x).reshape(-1), y, tuple(geometry))
+    xp = namespace(x)
+    y = xp.empty(_outputs(geometry), x.dtype)
+    rung.forward(contiguous(x).reshape(-1), y, tuple(geometry))
     return y.reshape(geometry.N, geometry.OH, geometry.OW, geometry.C)
 
 
@@ -201,9 +209,10 @@ def _max_backward(op, dy, saved, needs, ndim):
     offsets, dtype, geometry, variant = saved
     if not checks.wanted(op, needs, ("x",))[0]:
         return (None,)
-    rung = VARIANTS["max_pool2d"].launcher(device_of(op, dy=dy, offsets=offsets), variant)
-    dx = _gradient(op, dy, dtype, geometry, ndim)
-    rung.backward(np.ascontiguousarray(dy).reshape(-1), offsets.reshape(-1), dx, tuple(geometry))
+    device = device_of(op, dy=dy, offsets=offsets)
+    rung = VARIANTS["max_pool2d"].launcher(device, variant)
+    dx = _gradient(op, dy, dtype, geometry, ndim, device)
+    rung.backward(contiguous(dy).reshape(-1), offsets.reshape(-1), dx, tuple(geometry))
     return (dx.reshape(geometry[:4]),)
 
 
@@ -211,18 +220,20 @@ def _avg_backward(op, dy, saved, needs, ndim):
     dtype, geometry, variant = saved
     if not checks.wanted(op, needs, ("x",))[0]:
         return (None,)
-    rung = VARIANTS["avg_pool2d"].launcher(device_of(op, dy=dy), variant)
-    dx = _gradient(op, dy, dtype, geometry, ndim)
-    rung.backward(np.ascontiguousarray(dy).reshape(-1), dx, tuple(geometry))
+    device = device_of(op, dy=dy)
+    rung = VARIANTS["avg_pool2d"].launcher(device, variant)
+    dx = _gradient(op, dy, dtype, geometry, ndim, device)
+    rung.backward(contiguous(dy).reshape(-1), dx, tuple(geometry))
     return (dx.reshape(geometry[:4]),)
 
 
-def _gradient(op, dy, dtype, geometry, ndim):
+def _gradient(op, dy, dtype, geometry, ndim, device):
     """Check dY; dX, not yet filled."""
     checks.shape(op, (geometry.N, geometry.OH, geometry.OW, geometry.C)[:: 1 if ndim == 4 else 3], dy=dy)
     if dy.dtype != dtype:
         raise TypeError(f"{op}: dy is {dy.dtype} and x was {dtype}: dtypes must be the same")
-    return aligned(geometry.N * geometry.H * geometry.W * geometry.C, dtype)
+    size = geometry.N * geometry.H * geometry.W * geometry.C
+    return aligned(size, dtype) if device == "cpu" else namespace(dy).empty(size, dtype)
 
 
 def _outputs(geometry):

@@ -18,12 +18,15 @@ if config.ENABLE_CUDASIM:
 else:
     from . import gpu as _implementation
 
+as_float = _implementation.as_float
 copy_async = _implementation.copy_async
 copy_async_commit = _implementation.copy_async_commit
 copy_async_wait = _implementation.copy_async_wait
 erf = _implementation.erf
+erfc = _implementation.erfc
 exp = _implementation.exp
 expm1 = _implementation.expm1
+from_bf16 = _implementation.from_bf16
 ldmatrix_x4 = _implementation.ldmatrix_x4
 ldmatrix_x4_transposed = _implementation.ldmatrix_x4_transposed
 load = _implementation.load
@@ -36,15 +39,19 @@ sqrt = _implementation.sqrt
 store = _implementation.store
 store4 = _implementation.store4
 tanh = _implementation.tanh
+to_bf16 = _implementation.to_bf16
 to_tf32 = _implementation.to_tf32
 
 __all__ = [
+    "as_float",
     "copy_async",
     "copy_async_commit",
     "copy_async_wait",
     "erf",
+    "erfc",
     "exp",
     "expm1",
+    "from_bf16",
     "ldmatrix_x4",
     "ldmatrix_x4_transposed",
     "load",
@@ -57,5 +64,6 @@ __all__ = [
     "store",
     "store4",
     "tanh",
+    "to_bf16",
     "to_tf32",
 ]

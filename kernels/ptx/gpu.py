@@ -1,6 +1,7 @@
 """The instructions on a GPU: LLVM loads and stores in the right address space, and inline PTX."""
 
-from math import erf, exp, expm1, log, log1p, sqrt, tanh  # noqa: F401  (libdevice's, for the dtype they are called with)
+# libdevice's, for the dtype they are called with
+from math import erf, erfc, exp, expm1, log, log1p, sqrt, tanh  # noqa: F401
 
 from llvmlite import ir
 from numba import types
@@ -76,6 +77,14 @@ def store4(typingctx, memory, index, values):
         packed = ir.Constant(vector, ir.Undefined)
         for i in range(vector.count):
             packed = builder.insert_element(packed, builder.extract_value(args[2], i), ir.Constant(I32, i))
+        if memory.dtype.bitwidth < 32:  # LLVM would make two accesses of eight numbers
+            words = builder.bitcast(packed, ir.VectorType(I32, 4))
+            words = [builder.extract_element(words, ir.Constant(I32, i)) for i in range(4)]
+            space = "global" if pointer.type.addrspace == GLOBAL else "shared"
+            text = f"st.{space}.v4.b32 [$0], {{$1,$2,$3,$4}};"
+            constraint = "l,r,r,r,r,~{memory}"
+            _asm(builder, VOID, [builder.ptrtoint(pointer, I64), *words], text, constraint)
+            return context.get_dummy_value()
         builder.store(packed, pointer).align = VECTOR
         return context.get_dummy_value()
 
@@ -178,3 +187,33 @@ def to_tf32(typingctx, x):
         return _asm(builder, I32, [args[0]], "cvt.rna.tf32.f32 $0, $1;", "=r,f", volatile=False)
 
     return signature(types.uint32, types.float32), codegen
+
+
+@intrinsic
+def to_bf16(typingctx, x):
+    """The bits of x rounded to bfloat16, the upper half of a float32: to the nearest, of two the even one."""
+
+    def codegen(context, builder, sig, args):
+        return _asm(builder, ir.IntType(16), [args[0]], "cvt.rn.bf16.f32 $0, $1;", "=h,f", volatile=False)
+
+    return signature(types.uint16, types.float32), codegen
+
+
+@intrinsic
+def from_bf16(typingctx, bits):
+    """The float32 with a bfloat16's bits."""
+
+    def codegen(context, builder, sig, args):
+        return builder.bitcast(builder.shl(builder.zext(args[0], I32), ir.Constant(I32, 16)), F32)
+
+    return signature(types.float32, types.uint16), codegen
+
+
+@intrinsic
+def as_float(typingctx, bits):
+    """The float32 with these 32 bits."""
+
+    def codegen(context, builder, sig, args):
+        return builder.bitcast(args[0], F32)
+
+    return signature(types.float32, types.uint32), codegen

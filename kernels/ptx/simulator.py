@@ -74,6 +74,10 @@ def erf(x):
     return type(x)(math.erf(x))
 
 
+def erfc(x):
+    return type(x)(math.erfc(x))
+
+
 # Asynchronous copies: what was copied arrives when it is waited for, as late as a GPU may be.
 
 
@@ -236,7 +240,8 @@ def _product_tf32(given):
 
 
 def _sums(left, right):
-    return (left[:, :, None] * right[None]).sum(axis=1, dtype=np.float32)
+    with np.errstate(all="ignore"):
+        return (left[:, :, None] * right[None]).sum(axis=1, dtype=np.float32)
 
 
 def _mma(product):
@@ -244,7 +249,8 @@ def _mma(product):
         found, lane = _together((a, b), product)
         row, column = lane // 4, lane % 4 * 2
         places = (row, column), (row, column + 1), (row + 8, column), (row + 8, column + 1)
-        return tuple(found[place] + number for place, number in zip(places, c))
+        with np.errstate(all="ignore"):
+            return tuple(found[place] + number for place, number in zip(places, c))
 
     return mma
 
@@ -253,7 +259,24 @@ mma_tf32, mma_bf16 = _mma(_product_tf32), _mma(_product_bf16)
 
 
 def to_tf32(x):
+    if x != x:
+        return np.uint32(0x7FFFFFFF)
     return np.uint32((int(np.float32(x).view(np.uint32)) + 0x1000) & 0xFFFFE000)
+
+
+def to_bf16(x):
+    if x != x:
+        return np.uint16(0x7FFF)
+    bits = int(np.float32(x).view(np.uint32))
+    return np.uint16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)
+
+
+def from_bf16(bits):
+    return as_float(int(bits) << 16)
+
+
+def as_float(bits):
+    return np.uint32(bits).view(np.float32)
 
 
 # What the simulator lacks.

@@ -19,6 +19,9 @@ A stream is one purpose (a layer, a parameter), a step one use of it (a batch, a
 in float64 and then rounded, so both dtypes get the same numbers. Only `permutation` takes a workspace; `dropout` copies
 an array that is not C-contiguous first.
 
+A GPU draws the same words. Its uniform numbers, permutations and masks are the CPU's, bit by bit; its normal ones have
+another logarithm and may differ from the CPU's in the last two bits of float64, and so, rarely, in the last of float32.
+
 J. Salmon, M. Moraes, R. Dror, D. Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC'11.
 G. Box, M. Muller: "A Note on the Generation of Random Normal Deviates", Ann. Math. Stat. 29 (1958).
 """
@@ -29,11 +32,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
+from ..arrays import namespace
 from ..dispatch import Variants, device_of
 
 # One kernel an operation: the bits are the contract, so there is no ladder of versions to choose from.
 _KERNELS = {
-    name: Variants(name, __name__, cpu={"vectors": f"cpu:{name}"})
+    name: Variants(name, __name__, cpu={"vectors": f"cpu:{name}"}, cuda={"vectors": f"cuda:{name}"})
     for name in ("uniform", "normal", "truncated_normal", "permutation", "dropout")
 }
 
@@ -48,7 +52,7 @@ class DropoutSaved(NamedTuple):
     step: int
 
 
-def uniform(shape, *, seed, stream=0, step=0, low=0.0, high=1.0, dtype=np.float32):
+def uniform(shape, *, seed, stream=0, step=0, low=0.0, high=1.0, dtype=np.float32, like=None):
     """low + (high - low) U, in [low, high).
 
     Parameters
@@ -57,6 +61,7 @@ def uniform(shape, *, seed, stream=0, step=0, low=0.0, high=1.0, dtype=np.float3
     seed : 0 to 2**64 - 1;  stream, step : 0 to 2**32 - 1
     low, high : finite, low <= high (low everywhere if they are equal)
     dtype : float32 | float64; 24 or 53 random bits
+    like : an array on whose device the result is made; None: a NumPy array
 
     Returns an array of that shape and dtype.
     Raises ValueError : numbers outside these ranges.  TypeError : another dtype, a seed that is no integer.
@@ -65,15 +70,15 @@ def uniform(shape, *, seed, stream=0, step=0, low=0.0, high=1.0, dtype=np.float3
     >>> kernels.uniform(3, seed=1)
     array([0.89025915, 0.8946847 , 0.5857259 ], dtype=float32)
     """
-    out, key = _prepare("uniform", shape, dtype, seed, stream, step)
+    device, out, key = _prepare("uniform", shape, dtype, seed, stream, step, like)
     low, high = _finite("uniform", low=low), _finite("uniform", high=high)
     if high < low:
         raise ValueError(f"uniform: low is {low} and high is {high}: low must not be above high")
-    _KERNELS["uniform"].launcher("cpu", None)(out.reshape(-1), low, high, key)
+    _KERNELS["uniform"].launcher(device, None)(out.reshape(-1), low, high, key)
     return out
 
 
-def normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dtype=np.float32):
+def normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dtype=np.float32, like=None):
     """mean + stddev Z, Z normally distributed.
 
     Parameters and errors as `uniform`; stddev >= 0.
@@ -82,13 +87,13 @@ def normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dtype=np.floa
     >>> kernels.normal((1, 2), seed=1)
     array([[-0.1136802 , -0.45786965]], dtype=float32)
     """
-    out, key = _prepare("normal", shape, dtype, seed, stream, step)
+    device, out, key = _prepare("normal", shape, dtype, seed, stream, step, like)
     mean, stddev = _mean_and_stddev("normal", mean, stddev)
-    _KERNELS["normal"].launcher("cpu", None)(out.reshape(-1), mean, stddev, key)
+    _KERNELS["normal"].launcher(device, None)(out.reshape(-1), mean, stddev, key)
     return out
 
 
-def truncated_normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dtype=np.float32):
+def truncated_normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dtype=np.float32, like=None):
     """mean + stddev Z, Z normally distributed on the condition that |Z| <= 2.
 
     The distribution of draws that are repeated until they lie within two standard deviations, but with one draw an
@@ -98,23 +103,25 @@ def truncated_normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dty
     >>> kernels.truncated_normal((1, 2), seed=1)
     array([[1.158777  , 0.52916735]], dtype=float32)
     """
-    out, key = _prepare("truncated_normal", shape, dtype, seed, stream, step)
+    device, out, key = _prepare("truncated_normal", shape, dtype, seed, stream, step, like)
     mean, stddev = _mean_and_stddev("truncated_normal", mean, stddev)
-    _KERNELS["truncated_normal"].launcher("cpu", None)(out.reshape(-1), mean, stddev, key)
+    _KERNELS["truncated_normal"].launcher(device, None)(out.reshape(-1), mean, stddev, key)
     return out
 
 
-def permutation(n, *, seed, stream=0, step=0):
+def permutation(n, *, seed, stream=0, step=0, like=None):
     """The numbers 0 to n - 1 in random order, as int64 (n,).
 
-    Seed, stream, step and their errors as in `uniform`. Workspace: 32 n bytes.
+    Seed, stream, step, like and their errors as in `uniform`. Workspace: 32 n bytes; on a GPU 16 m, with m the next
+    power of two from n and 512 on.
 
     >>> from handloom import kernels
     >>> kernels.permutation(4, seed=1).tolist()
     [3, 1, 2, 0]
     """
-    out, key = _prepare("permutation", (_index("permutation", "n", n),), np.int64, seed, stream, step)
-    _KERNELS["permutation"].launcher("cpu", None)(out, key)
+    n = _index("permutation", "n", n)
+    device, out, key = _prepare("permutation", (n,), np.int64, seed, stream, step, like)
+    _KERNELS["permutation"].launcher(device, None)(out, key)
     return out
 
 
@@ -125,7 +132,7 @@ def dropout(x, rate, *, seed, stream=0, step=0):
     ----------
     x : any shape, float32 | float64; the mask is the same for both
     rate : 0 <= rate < 1, rounded up to a multiple of 2**-24 for the mask
-    seed, stream, step : as in `uniform`
+    seed, stream, step : as in `uniform`; or step as a NumPy array of one int64, which a CPU's kernel reads when it runs
 
     Returns y, as x; x itself where the rate is 0.
     Raises as `uniform`; ValueError for a rate outside the range.
@@ -136,11 +143,15 @@ def dropout(x, rate, *, seed, stream=0, step=0):
     >>> kernels.dropout(np.ones(8), 0.5, seed=1)
     array([2., 2., 2., 2., 2., 2., 0., 2.])
     """
-    launcher = _KERNELS["dropout"].launcher(device_of("dropout", x=x), None)
+    device = device_of("dropout", x=x)
+    launcher = _KERNELS["dropout"].launcher(device, None)
     checks.floats("dropout", x=x)
     rate = _rate(rate)
-    key = _key("dropout", seed, stream, step)
-    return launcher(x, rate, key) if rate else x
+    number = int(step[0]) if isinstance(step, np.ndarray) and step.shape == (1,) and step.dtype == np.int64 else step
+    key = _key("dropout", seed, stream, number)
+    if not rate:
+        return x
+    return launcher(x, rate, key, step) if number is not step and device == "cpu" else launcher(x, rate, key)
 
 
 def dropout_forward(x, rate, *, seed, stream=0, step=0):
@@ -160,14 +171,16 @@ def dropout_backward(dy, saved, needs=None):
     return (dropout(dy, rate, seed=seed, stream=stream, step=step),)
 
 
-def _prepare(op, shape, dtype, seed, stream, step):
-    """The output, not yet filled, and the key."""
+def _prepare(op, shape, dtype, seed, stream, step, like):
+    """The device, the output, not yet filled, and the key."""
+    device = device_of(op, like=like)
     dtype = np.dtype(dtype)
     if dtype not in checks.FLOATS and op != "permutation":
         raise TypeError(f"{op}: dtype is {dtype}: must be float32 or float64")
     sizes = shape if isinstance(shape, tuple | list) else (shape,)
     sizes = tuple(_index(op, "shape", size) for size in sizes)
-    return np.empty(sizes, dtype), _key(op, seed, stream, step)
+    key = _key(op, seed, stream, step)
+    return device, (np if device == "cpu" else namespace(like)).empty(sizes, dtype), key
 
 
 def _key(op, seed, stream, step):

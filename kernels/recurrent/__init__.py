@@ -19,13 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
+from ..arrays import contiguous, copy_of
 from ..dispatch import Variants, device_of
 
 _LADDER = {"steps": "cpu:STEPS", "fused": "cpu:FUSED"}
-VARIANTS = {
-    "lstm": Variants("lstm", __name__, cpu=_LADDER),
-    "lstm_cell": Variants("lstm_cell", __name__, cpu=_LADDER),
-}
+_CUDA_LADDER = {"stepwise": "cuda:STEPWISE", "fused": "cuda:FUSED"}
+VARIANTS = {op: Variants(op, __name__, cpu=_LADDER, cuda=_CUDA_LADDER) for op in ("lstm", "lstm_cell")}
 
 _INPUTS = {"lstm": ("x", "w", "u", "b", "h0", "c0"), "lstm_cell": ("x", "w", "u", "b", "h", "c")}
 
@@ -52,10 +51,11 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     u : (H, 4H), dtype as x; columns likewise
     b : (4H,), dtype as x, or None
     h0, c0 : (N, H), dtype as x: the state before the first step; None means zeros
-    variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default)
+    variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default); on a GPU stepwise, fused (the default)
 
     Workspace: w and u in panels (not for the variant steps), 4H zeros for a missing b; and where nothing is saved,
-    N T (I + 6H) + N H numbers for inputs, gates and states.
+    N T (I + 6H) + N H numbers for inputs, gates and states. On a GPU u once more and the state twice, H rounded up to 4
+    (stepwise: 5 N H numbers), zeros for a missing h0 or c0; and where nothing is saved, 5 N T H + N H numbers.
 
     Returns
     -------
@@ -94,7 +94,9 @@ def lstm_backward(dy, saved, needs=None, *, dh=None, dc=None):
 
     Workspace: 4 N T H numbers for dz, 4H for each of at most 16 chunks of rows, dh and dc once more, Uᵀ and 128 rows of
     dz in panels, and for dx that of the product dz Wᵀ (see matmul); where dw or du alone is wanted, the other one too.
-    Of the variant steps: all gradients, those that are not wanted too, dy where that is None, and 4H numbers.
+    Of the variant steps: all gradients, those that are not wanted too, dy where that is None, and 4H numbers. On a GPU
+    4 N T H numbers for dz (stepwise: 4 N H more), a row of 4H for every 64 of dz, dh and dc once more, and the other of
+    dw and du.
 
     Going back from t = T - 1, with dh and dc the gradients of the state after step t:
 
@@ -150,14 +152,14 @@ def _run(op, inputs, variant, keep):
     passes = VARIANTS[op].launcher(device_of(op, **named), variant)
     _check(op, named)
     x, *others = inputs
-    x = np.ascontiguousarray(x if op == "lstm" else x[:, None])
+    x = contiguous(x if op == "lstm" else x[:, None])
     y, *trace = passes.forward(x, *others, keep)
     given = tuple([array is not None for array in inputs])
     return y, LstmSaved(others[0], others[1], given, *trace, variant)
 
 
 def _last_state(y, saved):
-    return y[:, -1].copy(), saved.cells[:, -1].copy()
+    return copy_of(y[:, -1]), copy_of(saved.cells[:, -1])
 
 
 def _run_back(op, saved, needs, dy=None, **state):

@@ -14,10 +14,13 @@ from handloom.kernels import arrays as device_arrays
 pytestmark = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
 
 SIMULATED = [case for case in load_cases() if case.simulate]
+# Rungs whose sums are less exact than their dtype have tests of their own: test_gemm.py.
+ELSEWHERE = {("matmul", "tensor"), ("dense", "tensor")}
 POINTS = [
     pytest.param(case, variant, dtype, id=f"{case}-{variant}-{dtype}")
     for case in SIMULATED
     for variant in (kernels.VARIANTS[case.op]["cuda"] if case.op in kernels.VARIANTS else (None,))
+    if (case.op, variant) not in ELSEWHERE
     for dtype in DTYPES
 ]
 
@@ -118,6 +121,26 @@ class TestInstructions:
         ):
             with pytest.raises(IndexError):
                 access(np.ones(8, np.float32))
+
+    def test_bfloat16_is_float32_rounded_to_its_upper_half(self):
+        from ml_dtypes import bfloat16
+
+        from handloom.kernels.ptx import simulator
+
+        odd = [0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, 1e-40, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-23]
+        for x in np.concatenate([odd, self.rng.normal(0, 1, 100)]).astype(np.float32):
+            with np.errstate(over="ignore"):
+                rounded = np.asarray(x).astype(bfloat16)
+            found = simulator.from_bf16(simulator.to_bf16(x))
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, rounded.astype(np.float32))
+
+    def test_nan_stays_nan_in_tf32(self):
+        from handloom.kernels.ptx import simulator
+
+        for bits in (0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001):
+            nan = simulator.as_float(np.uint32(bits))
+            assert np.isnan(simulator.as_float(simulator.to_tf32(nan)))
 
     def test_a_product_in_tf32(self):
         import warps

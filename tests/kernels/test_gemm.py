@@ -35,6 +35,13 @@ def test_bad_input_says_what_came_and_what_to_do(call, error, text):
         call()
 
 
+def test_bfloat16_is_for_gpus():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    text = "a is bfloat16: must be float32 or float64, on a GPU also bfloat16, for example a.astype('float32')"
+    with pytest.raises(TypeError, match=f"^matmul: {re.escape(text)}$"):
+        kernels.matmul(ones(2, 2, dtype=bfloat16), ones(2, 2, dtype=bfloat16))
+
+
 def test_out_is_written_and_returned():
     a, b, out = ones(3, 4), ones(4, 5), np.full((3, 5), np.nan, np.float32)
     assert kernels.matmul(a, b, out=out) is out

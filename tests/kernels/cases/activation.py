@@ -1,5 +1,7 @@
 """Cases for the activations: sizes that straddle a vector of float32 and of float64, and rows that do."""
 
+import dataclasses
+
 from harness import Case
 
 from handloom.kernels.simd import VECTOR_BYTES
@@ -50,8 +52,27 @@ CASES = [
             softmax(op, "middle-axis", 30, 50, 5, axis=1),
             softmax(op, "negative-axis", 3, 50, 5, axis=-2),
             softmax(op, "large-logits", 5, 33, scale=1e4),
+            softmax(op, "long-row", 1, 5000),
             softmax(op, "vocabulary", 2, 50257),
             softmax(op, "chunks", 700, 40),
         )
     ),
 ]
+
+# On a GPU: those that run in the simulator.
+RAGGED = SIZES[-1]
+SIMULATED = {
+    "relu-size-0",
+    "tanh-number",
+    "elu-alpha",
+    "leaky_relu-slope",
+    "gelu-tanh-wide-range",
+    f"gelu-tanh-{RAGGED}",
+    *(f"{op}-{id}" for op in PLAIN for id in (f"size-{RAGGED}", "wide-range")),
+    *(
+        f"{op}-{id}"
+        for op in ("softmax", "log_softmax")
+        for id in (f"width-{RAGGED}", "sequence", "first-axis", "long-row")
+    ),
+}
+CASES = [dataclasses.replace(case, simulate=True) if str(case) in SIMULATED else case for case in CASES]

@@ -1,5 +1,7 @@
 """Cases for conv2d."""
 
+import dataclasses
+
 import workspaces
 from harness import Case
 from workspaces import rounded
@@ -107,6 +109,8 @@ CASES = [
     conv("dilation-and-strides", (2, 12, 11, 2), (3, 3, 2, 3), dilation=(2, 3), strides=(3, 2), padding="same"),
     conv("groups", (2, 5, 6, 6), (3, 3, 2, 9), groups=3),
     conv("groups-wide", (2, 6, 6, 40), (2, 2, 20, 66), groups=2, variants=FAST),
+    conv("groups-in-vectors", (2, 3, 5, 8), (3, 2, 4, 8), groups=2, padding=((2, 0), (1, 2)), activation="relu"),
+    conv("many-pixels-and-filters", (1, 23, 14, 1), (2, 2, 1, 33), strides=(1, 2)),
     conv("depthwise", (2, 7, 6, 5), (3, 3, 1, 10), groups=5, padding="same", strides=2, activation="tanh"),
     conv("relu", (2, 6, 9, 2), (3, 3, 2, 5), activation="relu"),
     conv("sigmoid", (2, 6, 6, 3), (3, 3, 3, 4), activation="sigmoid"),
@@ -117,3 +121,7 @@ CASES = [
     conv("digits-second", (4, 13, 13, 32), (3, 3, 32, 64), activation="relu", variants=FAST),
     conv("deep", (1, 6, 6, 200), (3, 3, 200, 96), padding="same", bias=False, variants=FAST),
 ]
+
+# On a GPU: which of these run in the simulator.
+SIMULATED = {"same-strides", "dilation-and-strides", "groups-in-vectors", "many-pixels-and-filters"}
+CASES = [dataclasses.replace(case, simulate=True) if case.id in SIMULATED else case for case in CASES]

@@ -1,5 +1,7 @@
 """Cases for the losses: sizes and rows that straddle a vector, several chunks, certain and impossible predictions."""
 
+import dataclasses
+
 import numpy as np
 from harness import Case
 
@@ -104,6 +106,7 @@ def on_classes(op, make, name):
 CASES = [
     *on_elements("mean_squared_error", numbers),
     *on_elements("mean_absolute_error", numbers),
+    loss("mean_squared_error", "two-chunks", numbers(4100), 100),
     *on_elements("binary_cross_entropy", chances),
     *on_elements("sigmoid_cross_entropy", logits),
     *on_classes("categorical_cross_entropy", classes, "p"),
@@ -131,3 +134,28 @@ CASES = [
     correct("chunks", classes("logits", 9, 90, 40)),
     correct("vector", classes("p", 45)),
 ]  # fmt: skip
+
+# On a GPU: those that run in the simulator.
+RAGGED = SIZES[-1]
+SIMULATED = {
+    "mean_squared_error-two-chunks",
+    "mean_absolute_error-number",
+    "binary_cross_entropy-certain",
+    "sigmoid_cross_entropy-large-logits",
+    *(
+        f"{op}-{id}"
+        for op in ("mean_squared_error", "mean_absolute_error", "binary_cross_entropy", "sigmoid_cross_entropy")
+        for id in (f"size-{RAGGED}", "image")
+    ),
+    *(
+        f"{op}-{id}"
+        for op in ("categorical_cross_entropy", "softmax_cross_entropy")
+        for id in (f"width-{RAGGED}", "sequence", "soft", "certain", "large-logits")
+    ),
+    *(
+        f"{op}-{id}"
+        for op in ("sparse_categorical_cross_entropy", "sparse_softmax_cross_entropy")
+        for id in (f"width-{RAGGED}", "sequence", "certain", "int8", "uint64")
+    ),
+}
+CASES = [dataclasses.replace(case, simulate=True) if str(case) in SIMULATED else case for case in CASES]

@@ -1,5 +1,7 @@
 """Cases for the optimizer updates. Sizes straddle a vector and a chunk (16384 elements)."""
 
+import dataclasses
+
 from harness import Case
 
 ADAM = {"step": 3, "learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
@@ -43,3 +45,19 @@ CASES = [
     update("adam_update", "late", (7, 13), {**ADAM, "step": 10**6}, "m", "v"),
     *(update("adamw_update", "", shape, {**ADAM, "weight_decay": 0.004}, "m", "v") for shape in SIZES),
 ]
+
+# On a GPU: 17 and 7 x 13 elements end in the midst of 16 bytes.
+SIMULATED = {
+    ("sgd_update", "plain-17"),
+    ("sgd_update", "scalar-"),
+    ("sgd_update", "nothing-0x3"),
+    ("sgd_update", "momentum-17"),
+    ("sgd_update", "nesterov-7x13"),
+    ("rmsprop_update", "plain-17"),
+    ("rmsprop_update", "momentum-7x13"),
+    ("rmsprop_update", "centered-7x13"),
+    ("rmsprop_update", "centered-momentum-7x13"),
+    ("adam_update", "-17"),
+    ("adamw_update", "-17"),
+}
+CASES = [dataclasses.replace(case, simulate=(case.op, case.id) in SIMULATED) for case in CASES]

@@ -1,5 +1,7 @@
 """Cases for pooling. Channels straddle a vector; windows overlap, touch, leave gaps and reach over the border."""
 
+import dataclasses
+
 from harness import Case
 
 from handloom import kernels
@@ -57,3 +59,14 @@ CASES = [
     pool("max", "large-window", (1, 20, 18, 3), pool_size=17, strides=1),
     *(whole(kind, shape) for kind in ("max", "avg") for shape in [(1, 1, 1, 1), (3, 7, 5, 21), (1, 257, 256, 1)]),
 ]
+
+# On a GPU: vectors of channels and single ones, windows over the borders, and such as a block shares.
+CASES += [
+    *(
+        pool(kind, "shared-window", (1, 7, 9, 36), pool_size=(6, 7), strides=(4, 5), padding="same")
+        for kind in ("max", "avg")
+    ),
+    pool("max", "wide-offsets", (1, 17, 18, 4), levels=40, pool_size=17, strides=1),
+]
+SIMULATED = {"left-over-cells", "overlap-in-one-axis", "same", "no-channels", "ties", "shared-window", "wide-offsets"}
+CASES = [dataclasses.replace(case, simulate=case.id in SIMULATED | {"3x7x5x21"}) for case in CASES]

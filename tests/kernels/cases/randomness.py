@@ -1,5 +1,7 @@
 """Cases for the random draws and dropout. Sizes straddle a block (4 words), a vector and a chunk (2048 elements)."""
 
+import dataclasses
+
 from harness import Case
 
 KEY = {"seed": 0x9E3779B97F4A7C15, "stream": 3, "step": 0xFFFFFFFF}
@@ -47,3 +49,7 @@ CASES = [
     drop("rate-near-1", (40, 40), 1 - 2**-24),
     drop("other-key", (33, 17), 0.25, seed=0, stream=0, step=0),
 ]
+
+# On a GPU: 561 elements end in the midst of a block. The draws, which take no arrays, are in tests/cuda.
+SIMULATED = {"scalar", "nothing", "matrix", "rate-near-0"}
+CASES = [dataclasses.replace(case, simulate=case.op == "dropout" and case.id in SIMULATED) for case in CASES]

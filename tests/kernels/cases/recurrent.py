@@ -1,5 +1,7 @@
 """Cases for lstm and lstm_cell."""
 
+import dataclasses
+
 import workspaces
 from harness import Case
 from workspaces import rounded
@@ -85,4 +87,12 @@ CASES = [
     *(cell(n, inputs, hidden) for n, inputs, hidden in [(1, 2, 3), (7, 3, 15), (8, 100, 16), (9, 5, 17), (3, 4, 40)]),
     cell(4, 3, 5, bias=False),
     cell(4, 3, 5, state=""),
+    # What straddles the GPU's tiles: 16 rows, 16 units, 64 terms on the way back; 32 terms.
+    sequence(17, 2, 3, 5),
+    sequence(2, 2, 2, 18, bias=False, state="h"),
+    cell(1, 2, 33),
 ]
+
+# On a GPU: which of these run in the simulator.
+SIMULATED = {"17x2x3to5", "2x2x2to18-unbiased-only-h0", "4x3to5-from-zero", "1x2to33"}
+CASES = [dataclasses.replace(case, simulate=case.id in SIMULATED) for case in CASES]

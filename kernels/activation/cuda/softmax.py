@@ -1,0 +1,308 @@
+"""Softmax and log_softmax of the rows of x, and the reductions of a row that the losses share with them.
+
+    three-pass     a thread a row: its maximum; the sum of exponentials; the result
+    online         a thread a row: maximum and sum in one pass, the sum rescaled where the maximum rises; the result
+    warp-per-row   a warp a row: each lane does the same for every 32nd part of it, and shuffles join what they found
+
+None uses shared memory. Rows may be of any length; element j of a row is x[row * length + j]. A thread's sums add up
+BLOCK terms before they are added to the total, so that rounding errors grow with the root of a long row and not with
+its length; the row's length alone fixes their order.
+
+The online maximum: M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867.
+"""
+
+import math
+from functools import cache
+
+from numba import cuda, int64
+
+from ...launch import element_of, kernel, pointer
+from ...ptx import exp, load, log, store
+from ...reductions import WARP, device, higher, warp_highest, warp_sum
+from ...wide import accesses, width_of
+from .elementwise import THREADS, flat
+
+# Rows of a block with a warp each.
+ROWS = THREADS // WARP
+BLOCK = 32
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a thread finds out about its part of a row: x[first], x[first + step] ... before `end`, `width` numbers from each
+
+
+@device
+def rescaled(before, now):
+    """exp(before - now), by which a sum of exp(x - before) becomes one of exp(x - now); 1 where both are infinite."""
+    factor = exp(before - now)
+    return type(before)(1) if before == now else factor
+
+
+@cache
+def online_sum(T, width):
+    fetch, _ = accesses(T, width, width)
+
+    @device
+    def highest_and_sum(x, first, end, step, numbers):
+        """The largest x, -Inf where there are none; and the sum of exp(x - it)."""
+        highest, total = T(-math.inf), T(0)
+        for block in range(first, end, BLOCK * step):
+            before, part = highest, T(0)
+            for j in range(block, min(end, block + BLOCK * step), step):
+                fetch(x, j, width, numbers)
+                top = highest
+                for v in range(width):
+                    top = numbers[v] if numbers[v] > top else top
+                part *= rescaled(highest, top)
+                highest = top
+                for v in range(width):
+                    part += rescaled(numbers[v], highest)
+            total = total * rescaled(before, highest) + part
+        return highest, total
+
+    return highest_and_sum
+
+
+@cache
+def sum_of(term, T, width):
+    fetch, _ = accesses(T, width, width)
+
+    @device
+    def add_up(a, b, first, end, step, left, right):
+        """The sum of term(a, b)."""
+        total = T(0)
+        for block in range(first, end, BLOCK * step):
+            part = T(0)
+            for j in range(block, min(end, block + BLOCK * step), step):
+                fetch(a, j, width, left)
+                fetch(b, j, width, right)
+                for v in range(width):
+                    part += term(left[v], right[v])
+            total += part
+        return total
+
+    return add_up
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the two functions make of it: (normal, result), a row's normal and what becomes of each x with it; and for the
+# gradient (term, slope), what is added up and what becomes of each dy and y with the sum.
+
+
+@device
+def _reciprocal(total):
+    return type(total)(1) / total
+
+
+@device
+def _softmax(x, highest, reciprocal):
+    return exp(x - highest) * reciprocal
+
+
+@device
+def _log_softmax(x, highest, log_sum):
+    """In this order: a large `highest` hides the logarithm."""
+    return (x - highest) - log_sum
+
+
+@device
+def _logarithm(total):
+    return log(total)
+
+
+@device
+def _product(dy, y):
+    return dy * y
+
+
+@device
+def _softmax_slope(dy, y, mean):
+    return y * (dy - mean)
+
+
+@device
+def first_of(dy, y):
+    return dy
+
+
+@device
+def _log_softmax_slope(dy, y, total):
+    return dy - exp(y) * total
+
+
+RESULTS = {"softmax": (_reciprocal, _softmax), "log_softmax": (_logarithm, _log_softmax)}
+SLOPES = {"softmax": (_product, _softmax_slope), "log_softmax": (first_of, _log_softmax_slope)}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A thread a row
+
+
+@cache
+def three_pass(op, T):
+    normal, result = RESULTS[op]
+
+    @kernel(threads=THREADS)
+    def normalize_three_pass(x: pointer(T), y: pointer(T), rows: int64, length: int64):
+        """One thread: one row, read three times. Neighbouring threads read numbers that lie a row apart, so that each
+        access of a warp touches up to 32 cache lines."""
+        row = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        if row < rows:
+            start, end = row * length, (row + 1) * length
+            highest, total = T(-math.inf), T(0)
+            for j in range(start, end):
+                highest = higher(highest, load(x, j))
+            for block in range(start, end, BLOCK):
+                part = T(0)
+                for j in range(block, min(end, block + BLOCK)):
+                    part += exp(load(x, j) - highest)
+                total += part
+            normalizer = normal(total)
+            for j in range(start, end):
+                store(y, j, result(load(x, j), highest, normalizer))
+
+    return normalize_three_pass
+
+
+@cache
+def online(op, T):
+    normal, result = RESULTS[op]
+    highest_and_sum = online_sum(T, 1)
+
+    @kernel(threads=THREADS)
+    def normalize_online(x: pointer(T), y: pointer(T), rows: int64, length: int64):
+        """One thread: one row.
+
+        Why it is faster: the row is read twice instead of three times. Where x is a new maximum, the sum so far is
+        rescaled to it; that costs another exponential, while the threads wait for memory.
+        """
+        numbers = cuda.local.array(1, T)
+        row = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        if row < rows:
+            start, end = row * length, (row + 1) * length
+            highest, total = highest_and_sum(x, start, end, 1, numbers)
+            # Inf - Inf: a row with Inf, or of nothing but -Inf, is NaN.
+            normalizer = normal(total + (highest - highest))
+            for j in range(start, end):
+                store(y, j, result(load(x, j), highest, normalizer))
+
+    return normalize_online
+
+
+@cache
+def thread_per_row_backward(op, T):
+    term, slope = SLOPES[op]
+    add_up = sum_of(term, T, 1)
+
+    @kernel(threads=THREADS)
+    def slope_thread_per_row(dy: pointer(T), y: pointer(T), dx: pointer(T), rows: int64, length: int64):
+        """One thread: one row of dx. It reads dy and y twice, as far apart as forward."""
+        left = cuda.local.array(1, T)
+        right = cuda.local.array(1, T)
+        row = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        if row < rows:
+            start, end = row * length, (row + 1) * length
+            total = add_up(dy, y, start, end, 1, left, right)
+            for j in range(start, end):
+                store(dx, j, slope(load(dy, j), load(y, j), total))
+
+    return slope_thread_per_row
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A warp a row
+
+
+@cache
+def warp_per_row(op, T, width):
+    normal, result = RESULTS[op]
+    fetch, put = accesses(T, width, width)
+    highest_and_sum = online_sum(T, width)
+
+    @kernel(threads=THREADS)
+    def normalize_warp_per_row(x: pointer(T), y: pointer(T), rows: int64, length: int64):
+        """One warp: one row; one lane: `width` neighbouring numbers of every 32 * `width`.
+
+        Why it is faster: the lanes read whole cache lines, 16 bytes each where rows are whole 16 bytes, and few long
+        rows keep 32 times as many threads busy. Ten shuffles join the lanes' maxima and their sums.
+        """
+        numbers = cuda.local.array(width, T)
+        row = int64(cuda.blockIdx.x) * ROWS + cuda.threadIdx.x // WARP
+        if row < rows:
+            first, end, step = row * length + cuda.threadIdx.x % WARP * width, (row + 1) * length, WARP * width
+            own, total = highest_and_sum(x, first, end, step, numbers)
+            highest = warp_highest(own)
+            total = warp_sum(total * rescaled(own, highest))
+            normalizer = normal(total + (highest - highest))  # Inf - Inf, as above
+            for j in range(first, end, step):
+                fetch(x, j, width, numbers)
+                for v in range(width):
+                    numbers[v] = result(numbers[v], highest, normalizer)
+                put(y, j, width, numbers)
+
+    return normalize_warp_per_row
+
+
+@cache
+def warp_per_row_backward(op, T, width):
+    term, slope = SLOPES[op]
+    fetch, put = accesses(T, width, width)
+    add_up = sum_of(term, T, width)
+
+    @kernel(threads=THREADS)
+    def slope_warp_per_row(dy: pointer(T), y: pointer(T), dx: pointer(T), rows: int64, length: int64):
+        """One warp: one row of dx, shared among its lanes as forward; faster for the same reason."""
+        left = cuda.local.array(width, T)
+        right = cuda.local.array(width, T)
+        row = int64(cuda.blockIdx.x) * ROWS + cuda.threadIdx.x // WARP
+        if row < rows:
+            first, end, step = row * length + cuda.threadIdx.x % WARP * width, (row + 1) * length, WARP * width
+            total = warp_sum(add_up(dy, y, first, end, step, left, right))
+            for j in range(first, end, step):
+                fetch(dy, j, width, left)
+                fetch(y, j, width, right)
+                for v in range(width):
+                    left[v] = slope(left[v], right[v], total)
+                put(dx, j, width, left)
+
+    return slope_warp_per_row
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The launchers, called with arrays (..., length), the output last
+
+
+def row_width(length, *arrays):
+    """How many numbers of rows of this length one access takes: those in 16 bytes where every row starts on one."""
+    width = width_of(*arrays)
+    return width if length % width == 0 else 1
+
+
+def _by_threads(make, op):
+    def launch(*arrays):
+        size, length = arrays[0].size, arrays[0].shape[-1]
+        if size:
+            rows = size // length
+            make(op, element_of(arrays[0]))((-(-rows // THREADS),), *map(flat, arrays), rows, length)
+
+    return launch
+
+
+def _by_warps(make, op):
+    def launch(*arrays):
+        size, length = arrays[0].size, arrays[0].shape[-1]
+        if size:
+            arrays, rows, T = [*map(flat, arrays)], size // length, element_of(arrays[0])
+            make(op, T, row_width(length, *arrays))((-(-rows // ROWS),), *arrays, rows, length)
+
+    return launch
+
+
+softmax_three_pass, log_softmax_three_pass = (_by_threads(three_pass, op) for op in RESULTS)
+softmax_online, log_softmax_online = (_by_threads(online, op) for op in RESULTS)
+softmax_warp_per_row, log_softmax_warp_per_row = (_by_warps(warp_per_row, op) for op in RESULTS)
+softmax_three_pass_backward, log_softmax_three_pass_backward = (
+    _by_threads(thread_per_row_backward, op) for op in SLOPES
+)
+softmax_online_backward, log_softmax_online_backward = softmax_three_pass_backward, log_softmax_three_pass_backward
+softmax_warp_per_row_backward, log_softmax_warp_per_row_backward = (
+    _by_warps(warp_per_row_backward, op) for op in SLOPES
+)

@@ -1,0 +1,29 @@
+"""Convolutions on an NVIDIA GPU.
+
+    direct    a thread computes one number                                                         direct.py
+    implicit  the product that im2col would lead to, in register tiles, without its matrix         implicit.py, tiles.py
+
+A rung does all passes: `forward`, `data_gradient`, `weight_gradient`, from two kernels, one that convolves and one that
+correlates (rung.py). The data gradient is a convolution of dz, or for strides above 1 several (window.py). Arrays are
+C-contiguous.
+"""
+
+from .direct import conv2d_direct
+from .implicit import conv2d_implicit
+from .rung import Rung
+
+__all__ = ["conv2d_default", "conv2d_direct", "conv2d_implicit"]
+
+# A register tile pays for itself from this many columns of a group on; below, most of it would be unused.
+FEW = 8
+
+
+def _for(columns):
+    return conv2d_direct if columns < FEW else conv2d_implicit
+
+
+conv2d_default = Rung(
+    lambda x, w, b, y, g, activation: _for(g.F // g.groups).forward(x, w, b, y, g, activation),
+    lambda dz, w, dx, g: _for(g.C // g.groups).data_gradient(dz, w, dx, g),
+    lambda x, dz, dw, g: _for(g.F // g.groups).weight_gradient(x, dz, dw, g),
+)

@@ -1,0 +1,142 @@
+"""What is the same in every variant: what comes before and after the steps, and what a step does with its sums."""
+
+from functools import cache
+from typing import NamedTuple
+
+from numba import cuda, int32, int64
+
+from ...arrays import namespace
+from ...gemm.cuda import dense_epilogue_backward, gemm_default
+from ...launch import element_of, kernel, pointer
+from ...ptx import exp, load, store, tanh
+
+THREADS = 256
+
+
+class Passes(NamedTuple):
+    """Both passes of one variant."""
+
+    forward: object
+    backward: object
+
+
+def blocks_of(threads):
+    """The grid of a kernel with a thread for each element."""
+    return (-(-threads // THREADS),)
+
+
+@cache
+def begin(T):
+    @kernel(threads=THREADS)
+    def begin_sequence(
+        x: pointer(T), h0: pointer(T), c0: pointer(T), inputs: pointer(T), cells: pointer(T), state: pointer(T),
+        n: int32, steps: int32, size: int32, hidden: int32, pitch: int32, keep: int32,
+    ):  # fmt: skip
+        """One thread: one number of x, into inputs; one of the first state, into inputs, cells, and the state (rows of
+        `pitch` numbers) that the first step reads."""
+        i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        wide = size + hidden
+        if keep and i < int64(n) * steps * size:
+            store(inputs, i // size * wide + i % size, load(x, i))
+        if i < int64(n) * hidden:
+            row, unit = i // hidden, i % hidden
+            h = load(h0, i)
+            store(state, row * pitch + unit, h)
+            store(cells, row * (steps + 1) * hidden + unit, load(c0, i))
+            if keep:
+                store(inputs, row * steps * wide + size + unit, h)
+
+    return begin_sequence
+
+
+@cache
+def step_of(T):
+    """The end of a step of one unit, for kernels that have summed its z: (forward, backward)."""
+
+    @cuda.jit(device=True, inline="always")
+    def sigmoid(z):
+        return T(1) / (T(1) + exp(-z))
+
+    @cuda.jit(device=True, inline="always")
+    def finish(zi, zf, zg, zo, gates, cells, y, inputs, row, unit, t, steps, size, hidden, keep):
+        """From the four z to gates and state, which go where they are kept. The new h."""
+        at_t = int64(row) * steps + t
+        z, cell = at_t * 4 * hidden + unit, (at_t + row) * hidden + unit
+        i, f, g, o = sigmoid(zi), sigmoid(zf), tanh(zg), sigmoid(zo)
+        c = f * load(cells, cell) + i * g
+        h = o * tanh(c)
+        store(cells, cell + hidden, c)
+        store(y, at_t * hidden + unit, h)
+        if keep:
+            store(gates, z, i)
+            store(gates, z + hidden, f)
+            store(gates, z + 2 * hidden, g)
+            store(gates, z + 3 * hidden, o)
+            if t + 1 < steps:
+                store(inputs, (at_t + 1) * (size + hidden) + size + unit, h)
+        return h
+
+    @cuda.jit(device=True, inline="always")
+    def go_back(dh, gates, cells, dy, has_dy, dc, row, unit, t, steps, hidden):
+        """From the gradient of h after the step, but for dy, to the four dz; dc becomes that of c before the step."""
+        at_t = int64(row) * steps + t
+        z, cell = at_t * 4 * hidden + unit, (at_t + row) * hidden + unit
+        i, f, g, o = load(gates, z), load(gates, z + hidden), load(gates, z + 2 * hidden), load(gates, z + 3 * hidden)
+        if has_dy:
+            dh += load(dy, at_t * hidden + unit)
+        tanh_c = tanh(load(cells, cell + hidden))
+        dc_t = load(dc, int64(row) * hidden + unit) + dh * o * (T(1) - tanh_c * tanh_c)
+        store(dc, int64(row) * hidden + unit, dc_t * f)
+        return (
+            dc_t * g * (i * (T(1) - i)),
+            dc_t * load(cells, cell) * (f * (T(1) - f)),
+            dc_t * i * (T(1) - g * g),
+            dh * tanh_c * (o * (T(1) - o)),
+        )
+
+    return finish, go_back
+
+
+def start(x, w, u, b, h0, c0, keep, pitch, states):
+    """y, inputs, gates, cells and the states (states, N, pitch), with x W + b in the gates and the first state."""
+    (n, steps, size), hidden, xp, T = x.shape, u.shape[0], namespace(x), element_of(x)
+    y, gates = xp.empty((n, steps, hidden), x.dtype), xp.empty((n, steps, 4 * hidden), x.dtype)
+    cells = xp.empty((n, steps + 1, hidden), x.dtype)
+    inputs = xp.empty((n, steps, size + hidden), x.dtype) if keep else None
+    state = xp.zeros((states, n, pitch), x.dtype)
+    h0, c0 = (xp.zeros((n, hidden), x.dtype) if s is None else xp.ascontiguousarray(s) for s in (h0, c0))
+    bias = None if b is None else xp.ascontiguousarray(b)
+    gemm_default(x.reshape(-1, size), w, gates.reshape(-1, 4 * hidden), bias)
+    begin(T)(
+        blocks_of(max(n * hidden, x.size if keep else 0)),
+        x.reshape(-1), h0.reshape(-1), c0.reshape(-1), (inputs if keep else y).reshape(-1), cells.reshape(-1),
+        state.reshape(-1), n, steps, size, hidden, pitch, keep,
+    )  # fmt: skip
+    return y, inputs, gates, cells, state
+
+
+def start_back(saved, dy, dh, dc):
+    """dy, dh, dc as new arrays (but for a dy that is contiguous), and dz, empty."""
+    n, steps = saved.inputs.shape[:2]
+    hidden, dtype, xp = saved.u.shape[0], saved.u.dtype, namespace(saved.inputs)
+    dh, dc = (xp.zeros((n, hidden), dtype) if d is None else d.copy() for d in (dh, dc))
+    dz = xp.empty((n, steps, 4 * hidden), dtype)
+    return dz if dy is None else xp.ascontiguousarray(dy), dh, dc, dz
+
+
+def gradients(saved, needs, dz, dh, dc):
+    """All that was asked for, from dz of all steps and the gradients of the first state."""
+    w, u, _, inputs, *_ = saved
+    need_x, need_w, need_u, need_b, need_h, need_c = needs
+    (n, steps, wide), (size, columns), xp = inputs.shape, w.shape, namespace(inputs)
+    rows, dx, dw_du, db = dz.reshape(-1, columns), None, None, None
+    if need_x:
+        dx = xp.empty((n, steps, size), dz.dtype)
+        gemm_default(rows, w.T, dx.reshape(-1, size))
+    if need_w or need_u:
+        dw_du = xp.empty((wide, columns), dz.dtype)
+        gemm_default(inputs.reshape(-1, wide).T, rows, dw_du)
+    if need_b:
+        db = dense_epilogue_backward(rows, rows, None)[1]
+    dw, du = dw_du[:size] if need_w else None, dw_du[size:] if need_u else None
+    return dx, dw, du, db, dh if need_h else None, dc if need_c else None

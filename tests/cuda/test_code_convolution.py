@@ -1,0 +1,60 @@
+"""The machine code of the convolutions: wide accesses, and how much of a loop multiplies and adds."""
+
+import os
+
+import pytest
+import sass
+from numba import float32
+from numba.core import config
+
+if config.ENABLE_CUDASIM:
+    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
+if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
+    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+
+
+def code(make, arch, shape, *whole):
+    from handloom.kernels.convolution.cuda import implicit
+    from handloom.kernels.launch import kept_cubin
+
+    return sass.Code(kept_cubin(getattr(implicit, make)(float32, *shape, *whole), arch))
+
+
+def main_loop(found):
+    """The loop over the sums' terms, eight at a time."""
+    return max(found.loops, key=lambda loop: sass.share(loop, "FFMA.*") * loop.total())
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize("make", ["convolve", "correlate"])
+def test_the_widest_tile_multiplies_and_adds_most_of_the_time(make, arch):
+    found = code(make, arch, (16, 8), True, True)
+    assert found.count(r"LDG\.E\.128.*") and found.count(r"LDS\.128") and found.count(r"STG\.E\.128.*")
+    assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
+    main = main_loop(found)
+    assert sass.share(main, "FFMA.*") > 0.75
+    assert sum(number for name, number in main.items() if name.startswith("FFMA")) == 8 * 64
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize("make", ["convolve", "correlate"])
+def test_where_rows_are_no_whole_vectors_the_tile_still_does(make, arch):
+    found = code(make, arch, (16, 8), False, False)
+    assert not found.count(r"LDG\.E\.128.*") and found.count(r"LDS\.128")
+    assert sass.share(main_loop(found), "FFMA.*") > 0.6
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize("make", ["convolve", "correlate"])
+def test_there_is_no_division_in_the_loop(make, arch):
+    # Divisions of integers start from a reciprocal of floating point.
+    main = main_loop(code(make, arch, (16, 8), True, True))
+    assert not any(name.startswith(("MUFU", "I2F", "F2I")) for name in main)
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+def test_turning_the_weights_needs_no_stack(arch):
+    from handloom.kernels.convolution.cuda import rung
+    from handloom.kernels.launch import kept_cubin
+
+    assert sass.Code(kept_cubin(rung.turn(float32), arch)).resources["STACK"] == 0

@@ -1,0 +1,55 @@
+"""The machine code of the products on tensor cores, and of what else there is for bfloat16."""
+
+import os
+
+import pytest
+import sass
+from numba import float32, uint16
+from numba.core import config
+
+if config.ENABLE_CUDASIM:
+    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
+if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
+    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+
+ARCHITECTURES = pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+FLOAT64 = r"(DADD|DMUL|DFMA|DSETP|F2F\.F64.*|F2F\.F32\.F64)\b.*"
+
+
+def code(kernel, arch):
+    from handloom.kernels.launch import kept_cubin
+
+    return sass.Code(kept_cubin(kernel, arch))
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("b_along", [True, False], ids=["b-by-columns", "b-by-rows"])
+@pytest.mark.parametrize("a_along", [True, False], ids=["a-by-rows", "a-by-columns"])
+@pytest.mark.parametrize("E", [uint16, float32], ids=["bfloat16", "tf32"])
+def test_tensor_cores_are_fed_without_a_detour(E, a_along, b_along, arch):
+    """Tiles pass from memory to shared memory and from there to the tensor cores: what 32 of a warp's instructions
+    multiply comes by 12 of `ldmatrix`, but for numbers of 32 bits that have to be turned, which come one by one."""
+    from handloom.kernels.gemm.cuda import tensor
+
+    found = code(tensor(E, a_along, b_along), arch)
+    assert found.resources["STACK"] == 0 and not found.count(r"(LDL|STL)\b.*")
+    assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
+    assert not found.count(FLOAT64)
+    assert found.count(r"STG\.E\.128.*") and found.count("HMMA.*") == 32
+    main = max(found.loops, key=lambda loop: sass.share(loop, "HMMA.*"))
+    counts = {name: sum(n for i, n in main.items() if i.startswith(name)) for name in ("HMMA", "LDSM", "LDGSTS")}
+    turned = (E is float32) * (8 * (not a_along) + 4 * (not b_along))
+    assert counts == {"HMMA": 32, "LDSM": 12 - turned, "LDGSTS": 4}
+    assert sass.share(main, "HMMA.*") > (0.24 if E is uint16 else 0.12)
+    assert not [name for name in main if name.startswith(("LDG.", "STG", "STS"))]
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize("name", ["epilogue_backward", "add_rows"])
+def test_gradients_of_bfloat16_are_float32_in_between(name, arch):
+    from handloom.kernels.gemm import cuda
+
+    found = code(getattr(cuda, name)(uint16), arch)
+    assert found.resources["STACK"] == 0
+    assert found.count("FADD.*") and found.count(r"F2FP\.BF16.*")
+    assert not found.count(FLOAT64)

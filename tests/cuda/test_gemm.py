@@ -1,0 +1,149 @@
+"""Matrix products on a GPU beyond the generated contract: tensor cores, in TF32 and bfloat16, and broadcast batches.
+
+bfloat16 is compared with float64 products of the same bfloat16 numbers. A sum in float32 that is rounded once is off by
+2^-8 of itself at most (half a unit in the last of eight bits) and by what float32 sums are off. A gradient through an
+activation starts from a rounded y and a rounded dz: it gets 2^-6 of the largest. TF32 rounds both factors to eleven
+bits, which is 2^-10 of each product, and sums grow slower than that.
+"""
+
+import numpy as np
+import pytest
+from harness import as_float64, tolerance
+from numba.core import config
+
+from handloom import kernels
+from handloom.kernels import arrays as device_arrays
+from handloom.kernels.arrays import simulated
+from handloom.kernels.gemm import reference
+
+if not config.ENABLE_CUDASIM:
+    pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
+ml_dtypes = pytest.importorskip("ml_dtypes")
+BF16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
+NARROW = pytest.mark.parametrize("dtype", [BF16, F32], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def nan_filled_memory(monkeypatch):
+    """Fresh arrays start as NaN, so that an output a kernel forgot to write is seen."""
+    empty = device_arrays._Simulated.empty
+
+    def poisoned(shape, dtype):
+        array = empty(shape, dtype)
+        array.fill(np.nan)
+        return array
+
+    monkeypatch.setattr(device_arrays._Simulated, "empty", staticmethod(poisoned))
+
+
+def drawn(dtype, *shapes):
+    rng = np.random.default_rng(3)
+    return [simulated(rng.uniform(-1, 1, shape).astype(dtype)) for shape in shapes]
+
+
+def wide(*arrays):
+    return [np.asarray(array).astype(np.float64) for array in arrays]
+
+
+def assert_near(found, expected, length, *, through=False):
+    """As exact as the text above says; `through`: through the gradient of an activation."""
+    assert isinstance(found, device_arrays.SimulatedArray) and found.shape == expected.shape
+    scale = np.abs(expected[np.isfinite(expected)]).max()
+    if found.dtype == BF16:
+        rtol, atol = 2.0**-8, 2.0**-6 if through else tolerance(np.float32, length)
+    else:
+        rtol, atol = 0, 2.0**-9
+    np.testing.assert_allclose(*wide(found, expected), rtol=rtol, atol=atol * scale)
+
+
+@NARROW
+def test_products_of_ragged_shapes_and_their_gradients(dtype):
+    """13 x 31 x 5, none of it whole vectors. NaN and Inf go where they belong: the products of one row of A."""
+    a, b, dc = drawn(dtype, (13, 5), (5, 31), (13, 31))
+    a[3, 1], a[5, 2] = np.nan, np.inf
+    c, saved = kernels.matmul_forward(a, b, variant="tensor")
+    assert_near(c, reference.matmul(*wide(a, b)), 5)
+    assert np.isnan(wide(c)[0]).any(axis=1).tolist() == [row == 3 for row in range(13)]
+    a, b = drawn(dtype, (13, 5), (5, 31))
+    for found, expected in zip(
+        kernels.matmul_backward(dc, saved._replace(a=a)), reference.matmul_backward(*wide(dc, a, b)), strict=True
+    ):
+        assert found.dtype == dtype
+        assert_near(found, expected, 31)
+
+
+@NARROW
+def test_transposed_operands(dtype):
+    """Whole vectors, read where they lie; two blocks."""
+    a, b = drawn(dtype, (24, 136), (8, 24))
+    c = kernels.matmul(a, b, transpose_a=True, transpose_b=True, variant="tensor")
+    assert_near(c, reference.matmul(*wide(a, b), transpose_a=True, transpose_b=True), 24)
+
+
+@pytest.mark.parametrize("dtype, n, k", [(BF16, 9, 130), (F32, 8, 68)], ids=str)
+def test_more_tiles_than_there_is_room_for(dtype, n, k):
+    """Five tiles of terms through three places, the last one in part."""
+    a, b = drawn(dtype, (6, k), (k, n))
+    assert_near(kernels.matmul(a, b, variant="tensor"), reference.matmul(*wide(a, b)), k)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "tanh"])
+def test_layers_of_bfloat16(activation):
+    """The default for bfloat16; without activation or with ReLU nothing is rounded twice."""
+    x, w, b, dy = drawn(BF16, (10, 16), (16, 24), (24,), (10, 24))
+    y, saved = kernels.dense_forward(x, w, b, activation=activation)
+    through = activation in ("sigmoid", "tanh")
+    assert y.dtype == BF16
+    assert_near(y, reference.dense(*wide(x, w, b), activation=activation), 16)
+    if activation in (None, "sigmoid"):
+        expected = reference.dense_backward(*wide(dy, x, w, b), activation=activation)
+        for found, want in zip(kernels.dense_backward(dy, saved), expected, strict=True):
+            assert found.dtype == BF16
+            assert_near(found, want, 24, through=through)
+
+
+def test_a_layer_in_tf32():
+    x, w, b = drawn(F32, (10, 16), (16, 21), (21,))
+    y = kernels.dense(x, w, b, activation="tanh", variant="tensor")
+    assert_near(y, reference.dense(*wide(x, w, b), activation="tanh"), 16)
+
+
+def test_an_empty_sum_is_the_bias():
+    x, w, b = drawn(BF16, (3, 0), (0, 4), (4,))
+    np.testing.assert_array_equal(wide(kernels.dense(x, w, b))[0], np.tile(wide(b)[0], (3, 1)))
+
+
+def test_gradients_of_broadcast_operands_are_one_sum():
+    """Over the batches of a dimension that is 1, and of one that is missing."""
+    a, b, dc = drawn(np.float64, (2, 1, 5, 7), (3, 7, 9), (2, 3, 5, 9))
+    c, saved = kernels.matmul_forward(a, b, variant="naive")
+    np.testing.assert_allclose(np.asarray(c), reference.matmul(*as_float64({"a": a, "b": b}).values()))
+    expected = reference.matmul_backward(*wide(dc, a, b))
+    for found, want in zip(kernels.matmul_backward(dc, saved), expected, strict=True):
+        np.testing.assert_allclose(np.asarray(found), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "dtype, variant, text",
+    [
+        (BF16, "naive", "variant is 'naive' and the arrays are bfloat16: must be 'tensor', the one for bfloat16"),
+        (BF16, "vectors", "variant is 'vectors' and the arrays are bfloat16: must be 'tensor', the one for bfloat16"),
+        (
+            np.float64,
+            "tensor",
+            "variant is 'tensor' and the arrays are float64: takes float32, as TF32, and bfloat16; "
+            "'naive', 'shared', 'registers' and 'vectors' take float64",
+        ),
+    ],
+)
+def test_variants_that_do_not_suit_a_dtype_name_those_that_do(dtype, variant, text):
+    with pytest.raises(ValueError, match=f"^matmul: {text}$"):
+        kernels.matmul(*drawn(dtype, (8, 8), (8, 8)), variant=variant)
+
+
+def test_dtypes_are_not_mixed():
+    a, b = *drawn(BF16, (8, 8)), *drawn(F32, (8, 8))
+    with pytest.raises(TypeError, match="a is bfloat16 and b is float32: dtypes must be the same"):
+        kernels.matmul(a, b)
+    with pytest.raises(TypeError, match="^relu: x is bfloat16: must be float32 or float64, for example"):
+        kernels.relu(a)
