@@ -1,6 +1,5 @@
 """What `handloom info` and `handloom cache` say about this machine."""
 
-import importlib.util
 import re
 import shutil
 from collections.abc import Iterator
@@ -65,11 +64,11 @@ def _size() -> str:
 
 
 def _gpu() -> str:
-    """The GPU's name, or why there is none to use."""
-    if not Path("/proc/driver/nvidia/version").exists():
-        found = "no NVIDIA driver on this machine"
-    elif importlib.util.find_spec("cupy") is None:
-        found = "NVIDIA driver found, CuPy not installed"
-    else:
-        found = "NVIDIA driver and CuPy found"
-    return f"not used: this release trains on the CPU alone ({found})"
+    """The GPUs' names, or why there is none to use, in the words of the error for `device="cuda"`."""
+    from .nn import gpu
+
+    names, cuda, problem = gpu.find()
+    if problem is not None:
+        return f"none: {problem}"
+    devices = ", ".join(f"cuda:{index} {name}" for index, name in enumerate(names))
+    return f"{devices} (driver for CUDA {cuda})" if cuda else devices

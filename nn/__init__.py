@@ -21,7 +21,7 @@ _MODULES = (
 )
 _NAMES = {
     "callbacks": ("Callback", "EarlyStopping", "History", "LearningRateScheduler", "ModelCheckpoint"),
-    "device": ("to_device",),
+    "devices": ("device", "list_devices", "to_device"),
     "layers": (
         "LSTM",
         "Activation",

@@ -13,8 +13,8 @@ from .tensor import Tensor
 class Batches:
     """The batches of `x` and `y` as pairs: slices in order (`y` may be None), or gathered by a permutation `order`.
 
-    Gathered batches lie in buffers that are used again for the next batch, so an epoch allocates nothing. For error
-    texts, `operation` says what they are for, and `first` which of the user's samples comes first here.
+    Gathered batches of NumPy arrays lie in buffers that are used again for the next, so an epoch allocates nothing. For
+    error texts, `operation` says what they are for, and `first` which of the user's samples comes first here.
     """
 
     def __init__(self, operation, x, y, batch_size, first=0):
@@ -33,6 +33,11 @@ class Batches:
         if self.order is None:
             for start in range(0, len(x), size):
                 yield x[start : start + size], None if y is None else y[start : start + size]
+            return
+        if type(x) is not np.ndarray or type(y) is not np.ndarray:
+            for start in range(0, len(x), size):
+                rows = self.order[start : start + size]
+                yield x[rows], y[rows]
             return
         if self._buffers is None:
             self._buffers = [np.empty_like(array, shape=(size, *array.shape[1:])) for array in (x, y)]

@@ -9,6 +9,7 @@ import inspect
 import numpy as np
 
 from .. import kernels
+from .devices import as_array, beside, to_host
 from .tensor import Tensor
 from .utils import did_you_mean
 
@@ -62,7 +63,8 @@ class Metric:
 
     def update_state(self, y_true, y_pred) -> None:
         """`update` in Keras's argument order, for tensors too."""
-        self.update(*(y.data if isinstance(y, Tensor) else np.asarray(y) for y in (y_pred, y_true)))
+        y_pred, y_true = (y.data if isinstance(y, Tensor) else as_array(y) for y in (y_pred, y_true))
+        self.update(y_pred, beside(y_true, y_pred))
 
     reset_state = reset
 
@@ -178,7 +180,7 @@ class MeanMetric(Metric):
         self.function = function
 
     def measure(self, y_pred, y_true):
-        return float(np.mean(np.asarray(self.function(y_true, y_pred)))) * len(y_pred), len(y_pred)
+        return float(np.mean(to_host(as_array(self.function(y_true, y_pred))))) * len(y_pred), len(y_pred)
 
 
 def _in_dtype_of(y_pred, y_true):

@@ -138,6 +138,8 @@ class Sequential(Model):
             if self._layers or self.declared_shape is not None:
                 raise ValueError(f"Sequential.add: {layer!r} must be the first entry of the model")
             self.declared_shape = layer.shape
+            if layer.device is not None and not self._device_given:
+                self.to(layer.device)
             return
         if not isinstance(layer, Layer):
             raise TypeError(f"Sequential.add: {layer!r} is no layer: pass an instance such as Dense(10)")

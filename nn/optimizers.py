@@ -11,6 +11,7 @@ from numbers import Real
 import numpy as np
 
 from .. import kernels
+from .devices import beside
 from .tensor import Tensor
 from .utils import did_you_mean
 
@@ -93,7 +94,8 @@ class Optimizer:
                     f"{type(self).__name__}: parameters must be tensors, got {type(parameter).__name__}: pass for "
                     "example model.trainable_weights"
                 )
-        if [id(parameter) for parameter in parameters] == [id(parameter) for parameter in self.parameters]:
+        same = [id(parameter) for parameter in parameters] == [id(parameter) for parameter in self.parameters]
+        if same and all(group.whole() for group in self._groups) and self._states_follow():
             return
         known = {id(parameter): state for parameter, state in self._bound}
         bound = {id(parameter): parameter for parameter in parameters}
@@ -102,14 +104,20 @@ class Optimizer:
                 f"{type(self).__name__}.bind: got {len(bound)} parameters, and the {len(known)} that it has changed in "
                 f"{self.iterations} steps are others: each model needs an optimizer of its own, compile with a new one"
             )
-        self._bound = [
-            (parameter, known.get(key) or tuple(np.zeros_like(parameter.data) for _ in self.state_names))
-            for key, parameter in bound.items()
-        ]
+        self._bound = [(parameter, self._state_of(parameter, known.get(key))) for key, parameter in bound.items()]
         if self.elementwise:
             self._groups, self._bound = _grouped(self._bound, len(self.state_names))
         together = {id(parameter) for group in self._groups for parameter, _ in group.bound}
         self._alone = [entry for entry in self._bound if id(entry[0]) not in together]
+
+    def _state_of(self, parameter, known):
+        """Its state, where the parameter now is; zeros for one that has none yet."""
+        if known is None:
+            return tuple(np.zeros_like(parameter.data) for _ in self.state_names)
+        return tuple(beside(array, parameter.data) for array in known)
+
+    def _states_follow(self):
+        return all(beside(array, parameter.data) is array for parameter, state in self._bound for array in state)
 
     def step(self):
         """Changes every bound parameter that has a gradient."""
@@ -194,7 +202,7 @@ class Optimizer:
                 f"{len(self._bound)} bound parameters, {shapes}"
             )
         for name, array in own.items():
-            array[...] = arrays[name]
+            array[...] = beside(arrays[name], array)
         self.iterations = int(arrays["iterations"])
 
 
@@ -230,6 +238,10 @@ class _Group:
             self.bound.append((parameter, tuple(parts)))
             self.parts.append((parameter, w, g))
 
+    def whole(self):
+        """Whether the parameters still are its parts: none was moved, or given another array."""
+        return all(parameter.data is w for parameter, w, _ in self.parts)
+
     def gather_gradients(self):
         """Copies the gradients together; False where that is not possible, and each parameter has to go alone."""
         for parameter, w, g in self.parts:
@@ -245,7 +257,7 @@ def _grouped(bound, states):
     kinds = {}
     for entry in bound:
         if entry[0].size <= _Group.LARGEST:
-            kinds.setdefault(entry[0].dtype, []).append(entry)
+            kinds.setdefault((entry[0].dtype, entry[0].device), []).append(entry)
     groups = [_Group(entries, states) for entries in kinds.values() if len(entries) > 1]
     moved = {id(parameter): (parameter, state) for group in groups for parameter, state in group.bound}
     return groups, [moved.get(id(entry[0]), entry) for entry in bound]

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import losses, metrics, optimizers
-from .device import check_device
+from . import devices, losses, metrics, optimizers
 
 __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 
@@ -75,7 +74,7 @@ def save_model(model, filepath: str | os.PathLike, overwrite: bool = True) -> No
 
 
 def load_model(
-    filepath: str | os.PathLike, custom_objects: dict | None = None, compile: bool = True, device: str = "cpu"
+    filepath: str | os.PathLike, custom_objects: dict | None = None, compile: bool = True, device: str | None = None
 ):
     """Make the model that `save_model` wrote, with its weights, ready to predict or to go on training.
 
@@ -83,9 +82,9 @@ def load_model(
         filepath: The file.
         custom_objects: Classes and functions of your own that the model uses, by their names.
         compile: Whether to compile it as it was, and give the optimizer its state back.
-        device: "cpu".
+        device: where the model is made: "cpu", "cuda", "cuda:1" and so on; as for a new layer by default.
     """
-    check_device("load_model", device)
+    place = devices.device(devices.check_device("load_model", device))
     arrays, header = _read("load_model", filepath)
     if header.get("kind") != "model":
         raise ValueError(
@@ -94,13 +93,13 @@ def load_model(
         )
     custom_objects = custom_objects or {}
     state = {name.removeprefix(_STATE): arrays.pop(name) for name in list(arrays) if name.startswith(_STATE)}
-    with _made_from_header(filepath):
+    with place, _made_from_header(filepath):
         model = _model_from(header, custom_objects)
     _assign("load_model", model, arrays, filepath)
-    with _made_from_header(filepath):
+    with place, _made_from_header(filepath):
         if compile and header["compile"]:
             _compile(model, header["compile"], state, custom_objects)
-    return model.to(device)
+    return model
 
 
 @contextmanager
@@ -238,7 +237,7 @@ def _write(operation: str, path, arrays: dict[str, np.ndarray], header: dict) ->
             f"{operation}: the configuration cannot be saved ({error}): get_config must return numbers, texts, lists "
             "and dicts alone"
         ) from error
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    arrays = {name: np.asarray(devices.to_host(array), order="C") for name, array in arrays.items()}
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:

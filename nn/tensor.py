@@ -18,6 +18,8 @@ from operator import attrgetter
 
 import numpy as np
 
+from .devices import beside, check_device, default_device, device_of, place, to_host
+
 
 class _Mode(threading.local):
     recording = True
@@ -75,9 +77,10 @@ def added(a, b):
 class Tensor:
     """An array that remembers how it was made.
 
-    `data` is the array itself (NumPy on the CPU), `grad` the array that `backward()` left here (None before), and
-    gradients add up until `zero_grad()`. Arithmetic (`+ - * / ** @`), `sum`, `mean`, `reshape`, `transpose` and
-    slices work as on arrays and are differentiable; comparisons work and give plain arrays.
+    `data` is the array itself (NumPy on the CPU, CuPy on a GPU), `grad` the array that `backward()` left here (None
+    before), and gradients add up until `zero_grad()`. Arithmetic (`+ - * / ** @`), `sum`, `mean`, `reshape`,
+    `transpose` and slices work as on arrays and are differentiable; comparisons work and give plain arrays.
+    `np.asarray(tensor)` is `tensor.numpy()`: the data itself on the CPU, a copy of it from a GPU.
 
     >>> from handloom.nn import Tensor
     >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -93,7 +96,7 @@ class Tensor:
         if isinstance(data, Tensor):
             data = data.data
         elif not hasattr(data, "strides"):  # a number, a list: anything that is no array yet
-            data = np.asarray(data)
+            data = place(np.asarray(data), default_device())
         self.data = data if data.ndim else data[...]  # [...] makes a NumPy scalar a 0-d array
         self.grad = None
         self.requires_grad = requires_grad
@@ -118,6 +121,11 @@ class Tensor:
         return self.data.size
 
     @property
+    def device(self):
+        """The name of the device that the data is on."""
+        return device_of(self.data)
+
+    @property
     def T(self):
         return functions.transpose(self)
 
@@ -128,11 +136,18 @@ class Tensor:
         return (self[row] for row in range(len(self.data)))
 
     def __repr__(self):
-        grad = ", requires_grad=True" if self.requires_grad else ""
-        return f"{type(self).__name__}({np.array2string(self.data, separator=', ')}, dtype={self.data.dtype}{grad})"
+        data, rest = self.numpy(), ", requires_grad=True" if self.requires_grad else ""
+        if type(self.data) is not np.ndarray:
+            rest += f", device={self.device!r}"
+        return f"{type(self).__name__}({np.array2string(data, separator=', ')}, dtype={data.dtype}{rest})"
 
     def __array__(self, dtype=None, copy=None):
-        return np.array(self.data, dtype=dtype, copy=copy)
+        data = to_host(self.data)
+        if copy is False and data is not self.data:
+            raise ValueError(
+                f"__array__: the tensor is on {self.device}: NumPy can only have a copy of it, leave copy=False out"
+            )
+        return np.array(data, dtype=dtype, copy=copy)
 
     def __float__(self):
         return float(self.data)
@@ -148,8 +163,8 @@ class Tensor:
         return format(self.data.item(), spec) if spec else str(self)
 
     def numpy(self):
-        """The data as a NumPy array; not a copy where it already is one."""
-        return np.asarray(self.data)
+        """The data as a NumPy array: itself where it is one, a copy from a GPU."""
+        return np.asarray(to_host(self.data))
 
     def item(self):
         """The one value of a tensor of size 1, as a Python number."""
@@ -158,6 +173,17 @@ class Tensor:
     def detach(self):
         """The same data, cut off from the graph."""
         return Tensor(self.data)
+
+    def to(self, device):
+        """This tensor on a device: itself where it is there already, else a copy that gradients find back from."""
+        name, origin = check_device("to", device), self.device
+        if name == origin:
+            return self
+        node = None
+        if self.requires_grad and _mode.recording:
+            depth = 0 if self._node is None else self._node.depth + 1
+            node = Node(_move_back, origin, (self,), (True,), depth)
+        return made_by(place(self.data, name), node)
 
     def zero_grad(self):
         self.grad = None
@@ -181,7 +207,7 @@ class Tensor:
             grad = self.data.copy()
             grad.fill(1)
         else:
-            grad = grad.data if isinstance(grad, Tensor) else np.asarray(grad, self.data.dtype)
+            grad = grad.data if isinstance(grad, Tensor) else beside(grad, self.data).astype(self.dtype, copy=False)
             if grad.shape != self.shape:
                 raise ValueError(f"backward: grad is {grad.shape} and the tensor {self.shape}: they must be equal")
         if self._node is None:
@@ -276,6 +302,10 @@ def _data_of(x):
     return x.data if isinstance(x, Tensor) else x
 
 
+def _move_back(grad, origin, needs):
+    return (place(grad, origin),)
+
+
 class Parameter(Tensor):
     """A tensor that an optimizer changes: a leaf with a name.
 
@@ -291,11 +321,16 @@ class Parameter(Tensor):
         self.trainable = trainable
 
     def assign(self, value):
-        """Copies `value` into the parameter's own array."""
-        value = np.asarray(value)
+        """Copies `value` into the parameter's own array, wherever that and the value are."""
+        value = beside(_data_of(value), self.data)
         if value.shape != self.data.shape:
             raise ValueError(f"assign: {self.name} is {self.shape} and the value {value.shape}: they must be equal")
         self.data[...] = value
+
+    def move(self, device):
+        """Takes the parameter, and the gradient that it may have, to the device of this full name."""
+        self.data = place(self.data, device)
+        self.grad = None if self.grad is None else place(self.grad, device)
 
 
 _new = object.__new__

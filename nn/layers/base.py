@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .. import initializers
-from ..device import check_device
+from ..devices import check_device, inside_device, place, place_input
 from ..functions import cast
 from ..tensor import Parameter, Tensor, no_grad
 from ..utils import did_you_mean, get_seed, next_stream
@@ -61,7 +61,9 @@ class Layer:
         dtype: "float32" (default) or "float64"; inputs are cast to it.
         trainable: whether optimizers may change the parameters; may be set later. Sub-layers that are not given one
             of their own follow a layer that is made with False.
-        device: "cpu".
+        device: "cpu", "cuda" (the GPU in use), "cuda:1" and so on: where the parameters are. A layer that is given
+            none follows the model that it is a part of, and a model the first of its layers that is given one; else it
+            is that of `with nn.device(...)`, or the CPU. NumPy arrays that the layer is called on are copied there.
         input_shape: shape of one input without the batch axis, None for any length; lets `Sequential` build at once.
         input_dim: short for `input_shape=(input_dim,)`.
 
@@ -82,11 +84,14 @@ class Layer:
     autocast = True
     built = False
     dtype = None
+    device = "cpu"
+    _device_given = False
     build_shape = None  # the input shape that it was built for
     output_shape = None  # as of the build or the first call
     _training = False
     _trainable = None  # True or False once someone has said so
     _takes_training = False
+    _varies = ()  # attributes that training changes and no step depends on, or that it reads anew at each
     _kept = {"trainable": "trainable"}  # what `save` keeps of the layer's state: {name in the file: attribute}
 
     def __new__(cls, *arguments, **options):
@@ -101,7 +106,7 @@ class Layer:
         if "call" in cls.__dict__:
             cls._takes_training = "training" in inspect.signature(cls.call).parameters
 
-    def __init__(self, *, name=None, dtype=None, trainable=None, device="cpu", **shape):
+    def __init__(self, *, name=None, dtype=None, trainable=None, device=None, **shape):
         kind = type(self).__name__
         unknown = [argument for argument in shape if argument not in ("input_shape", "input_dim")]
         if unknown:
@@ -111,6 +116,7 @@ class Layer:
         self.dtype = as_dtype(kind, dtype)
         self._dtype_given = dtype is not None
         self.device = check_device(kind, device)
+        self._device_given = device is not None or inside_device()
         self.declared_shape = None
         if shape.get("input_shape") is not None:
             self.declared_shape = (None, *as_shape(kind, "input_shape", shape["input_shape"]))
@@ -144,7 +150,7 @@ class Layer:
             y = self.call(x, *args, **options)
             self.output_shape = _shape_of(y)
             return y
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError) as error:
             if not getattr(error, "__notes__", None):  # the innermost layer speaks
                 error.add_note(f"in layer {self.name!r} ({type(self).__name__}), called on shape {_shape_of(x)}")
             raise
@@ -161,7 +167,9 @@ class Layer:
                 "Sequential, or write a Model whose call(self, x) calls them"
             )
         if not isinstance(x, Tensor):
-            x = Tensor(x)
+            if not self.built:
+                self._settle_device()
+            x = Tensor(place_input(self, x))
         return cast(x, self.dtype) if self.autocast and x.data.dtype != self.dtype else x
 
     def build(self, input_shape):
@@ -200,7 +208,7 @@ class Layer:
         if initializer is None:
             initializer = "glorot_uniform" if len(shape) > 1 else "zeros"
         values = initializers.get(initializer)(shape, dtype or self.dtype, seed=get_seed(), stream=next_stream())
-        weight = Parameter(values, name or f"weight_{len(self._own_weights)}", trainable)
+        weight = Parameter(place(values, self.device), name or f"weight_{len(self._own_weights)}", trainable)
         weight.requires_grad = trainable and self.trainable
         self._own_weights.append(weight)
         return weight
@@ -268,7 +276,7 @@ class Layer:
 
     def get_weights(self):
         """Copies of all parameters as NumPy arrays, in the order of `weights`."""
-        return [np.array(weight.data) for weight in self.weights]
+        return [np.array(weight.numpy()) for weight in self.weights]
 
     def set_weights(self, weights):
         """Copies arrays, as `get_weights` returns them, into the parameters."""
@@ -349,13 +357,34 @@ class Layer:
         for modes in _modes.stack:
             if id(self) in modes:
                 modes.update(dict.fromkeys(map(id, self.all_layers()), modes[id(self)]))
+        self._settle_device()
+
+    # Devices.
 
     def to(self, device):
-        """Moves the parameters; "cpu" is the one device for now."""
+        """Moves the parameters, and what gradients they have, to a device; returns the layer.
+
+        Optimizers made for the parameters before are to be made, or bound, again.
+        """
         device = check_device(f"{type(self).__name__}.to", device)
         for layer in self.all_layers():
-            layer.device = device
+            layer._device_given = True
+            layer._move(device)
         return self
+
+    def _settle_device(self):
+        """Parts that are given no device follow this layer, and it, given none, the first part that is."""
+        layers = self.all_layers()
+        if not self._device_given:
+            self.device = next((layer.device for layer in layers if layer._device_given), self.device)
+        for layer in layers:
+            layer._move(layer.device if layer._device_given else self.device)
+
+    def _move(self, device):
+        self.device = device
+        for _, child in self._children():
+            if isinstance(child, Parameter):
+                child.move(device)
 
     # Configuration.
 
@@ -411,7 +440,7 @@ def _zeros(shape, dtype):
     """One sample of zeros; a tuple of them for a tuple of shapes."""
     if isinstance(shape[0], tuple):
         return tuple(_zeros(part, dtype) for part in shape)
-    return Tensor(np.zeros((1, *shape[1:]), dtype))
+    return np.zeros((1, *shape[1:]), dtype)
 
 
 def _shape_of(x):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..device import check_device
+from ..devices import check_device
 from .arguments import as_dtype, as_shape
 
 
@@ -13,7 +13,7 @@ class Input:
         shape: without the batch axis; None for any length.
         dtype: of the inputs; the layers' own by default.
         name: for the reader.
-        device: "cpu".
+        device: of the model that it begins, where that was given none.
 
     Example:
 
@@ -24,11 +24,11 @@ class Input:
 
     __slots__ = ("shape", "dtype", "name", "device")
 
-    def __init__(self, shape, dtype=None, name=None, device="cpu"):
+    def __init__(self, shape, dtype=None, name=None, device=None):
         self.shape = (None, *as_shape("Input", "shape", shape))
         self.dtype = as_dtype("Input", dtype)
         self.name = name or "input"
-        self.device = check_device("Input", device)
+        self.device = None if device is None else check_device("Input", device)
 
     def __repr__(self):
         return f"<Input shape={self.shape}>"
