@@ -86,10 +86,26 @@ def make_tile(rows):
     A's element (i, k) is a[a0 + i * a_row + k * a_col], B's row k starts at b[b0 + k * b_row], C's row i at
     c[c0 + i * ldc]. `valid` columns of C exist. `keep`: add to what C holds (a later K block). `bias` (empty: none) is
     where the accumulators start. The activation is applied before the tile leaves for memory, or while it is in L1.
-    """
 
-    @jit(inner=True, name=f"{__name__}.tile-{rows}")
+    Whole and partial rows have a function each: with both loops in one, LLVM keeps the accumulators on the stack.
+    """
+    whole, part = _tile_of(rows, True), _tile_of(rows, False)
+
+    @jit(inline=True, name=f"{__name__}.tile-{rows}")
     def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
+        if valid == COLUMNS * lanes(c):
+            whole(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
+        else:
+            part(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
+
+    return tile
+
+
+def _tile_of(rows, whole):
+    @jit(inner=True, name=f"{__name__}.tile-{rows}-{whole}")
+    def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
+        if whole:
+            valid = COLUMNS * lanes(c)
         acc = tile_zeros(c, rows, COLUMNS)
         if bias.size > 0 and not keep:
             tile_fill_rows(acc, bias, j0, valid)
@@ -97,7 +113,7 @@ def make_tile(rows):
             for i in range(rows):
                 expect(c, c0 + i * ldc)
                 expect(c, c0 + i * ldc + lanes(c))
-        if not simd.FREE_MASKS and valid == COLUMNS * lanes(c):
+        if whole:
             for k in range(depth):
                 tile_outer(acc, a, a0 + k * a_col, a_row, b, b0 + k * b_row)
         else:
