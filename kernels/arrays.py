@@ -69,7 +69,10 @@ def contiguous(x, dtype=None):
 def copy_of(x, dtype=None):
     """A copy in C order, which a replay makes again."""
     copy = namespace(x).empty(x.shape, x.dtype if dtype is None else dtype)
-    on_host(operator.setitem, copy, ..., x)
+    if isinstance(x, np.ndarray):
+        on_host(operator.setitem, copy, ..., x)
+    else:
+        copy[...] = x  # launched as kernels are, and captured with them (graphs.py)
     return copy
 
 

@@ -68,7 +68,8 @@ def source_hash(*paths: str) -> str:
             todo += _source(file)[1]
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update("/".join(file.parts[-3:]).encode() + b"\0" + _source(file)[0])
+        # Two names, because the third may be that of the checkout: cubins are carried from one to another.
+        digest.update("/".join(file.parts[-2:]).encode() + b"\0" + _source(file)[0])
     return digest.hexdigest()[:12]
 
 

@@ -14,29 +14,36 @@ Kernels take flat pointers and numbers, so that a launch unpacks no array descri
 - `compile_cubin(kernel, arch)` makes machine code without a GPU or a driver: for tests, and for machines whose toolkit
   cannot compile.
 - Launched on a GPU, its cubin is loaded through CuPy, on CuPy's current device and stream, without synchronising.
+  (Written against CuPy's sources, and not yet run on a GPU.)
 
 Cubins are kept beside the CPU's compiled kernels, one file for each kernel and architecture, in a folder named after a
 hash of the sources and the versions of the toolkit; constants that a kernel closes over and its options are in the
-file's name. (Numba's own cache knows neither.)
+file's name. (Numba's own cache knows neither.) `$HANDLOOM_CUBINS` may name another folder, made elsewhere by
+`handloom warmup --device cuda`: it is looked into first, and the versions of the toolkit do not matter there.
 """
 
 import hashlib
 import inspect
+import operator
+import os
 import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
+from pathlib import Path
 
 import numpy as np
 from numba import cuda, types
 from numba.core import config
 
-from . import store
+from . import store, threads
 from .jit import closure_of, source_hash
 
 SIMULATED = config.ENABLE_CUDASIM
 # Shared memory that every launch may use; more has to be asked for.
 DEFAULT_SHARED = 48 * 1024
+# What CUDA allows on every GPU.
+MAX_THREADS, MAX_BLOCKS = 1024, 2**31 - 1
 
 ELEMENTS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
 
@@ -85,38 +92,89 @@ class Kernel:
     def __init__(self, function, threads, blocks):
         self.function, self.threads, self.blocks = function, threads, blocks
         self.block = threads if isinstance(threads, tuple) else (threads,)
-        self.types = tuple(inspect.get_annotations(function).values())
-        if len(self.types) != len(inspect.signature(function).parameters):
-            raise TypeError(f"{function.__qualname__}: every parameter of a kernel needs its type")
         self.name = f"{function.__module__}.{function.__qualname__}"
-        self._scalars = [None if isinstance(t, types.CPointer) else np.dtype(str(t)).type for t in self.types]
+        self.types = tuple(inspect.get_annotations(function).values())
+        self.parameters = tuple(inspect.signature(function).parameters)
+        if len(self.types) != len(self.parameters):
+            raise TypeError(f"{self.name}: every parameter of a kernel needs its type")
+        if not 0 < prod(self.block) <= MAX_THREADS:
+            raise ValueError(f"{self.name}: threads is {threads}: a block must have 1 to {MAX_THREADS}")
+        kinds = list(enumerate(self.types))
+        self._pointers = [(i, np.dtype(str(t.dtype))) for i, t in kinds if isinstance(t, types.CPointer)]
+        self._numbers = [(i, np.dtype(str(t)).type) for i, t in kinds if not isinstance(t, types.CPointer)]
+        limits = [(i, np.iinfo(number)) for i, number in self._numbers if issubclass(number, np.integer)]
+        self._integers = [(i, int(limit.min), int(limit.max)) for i, limit in limits]
+        self._floats = [(i, number) for i, number in self._numbers if issubclass(number, np.floating)]
+        if len(self._integers) + len(self._floats) < len(self._numbers) or types.uint64 in self.types:
+            raise TypeError(f"{self.name}: numbers must be floats, signed integers or uint32 and smaller")
         self._sources, self._constants = closure_of(function)
         self._loaded = {}  # by device
         if SIMULATED:
             self._simulated = cuda.jit(function)
 
     def __call__(self, grid, *args, shared=0):
-        """Launch `prod(grid)` blocks, with `shared` bytes of dynamic shared memory; nothing where there are none."""
-        if prod(grid) == 0:
-            return
+        """Launch `prod(grid)` blocks, with `shared` bytes of dynamic shared memory; nothing where there are none.
+
+        grid : a tuple of one to three numbers of blocks, together below 2**31.
+        args : for a pointer a C-contiguous array of any shape, on CuPy's current GPU and of the pointer's dtype (for
+        uint16 bfloat16 too); for a number a number that its type can hold.
+
+        Raises TypeError, ValueError : arguments that are none of these.  RuntimeError, MemoryError : what the driver
+        says. All name the kernel and the argument. A kernel that fails while it runs is reported by a later call.
+        """
+        if len(args) != len(self.types):
+            raise TypeError(f"{self.name}: got {len(args)} arguments: must be {', '.join(self.parameters)}")
+        if not 0 < (blocks := prod(grid)) <= MAX_BLOCKS:
+            if blocks == 0:
+                return
+            raise ValueError(f"{self.name}: grid is {grid}: it must have at most {MAX_BLOCKS} blocks, launch it twice")
         if SIMULATED:
-            # As the simulator's own arrays they are not copied to and fro, so that two arguments may be one array.
-            args = [_fake(arg) if scalar is None else scalar(arg) for scalar, arg in zip(self._scalars, args)]
-            self._simulated[grid, self.block, 0, shared](*args)
+            self._simulate(grid, args, shared)
         else:
             self._launch(grid, args, shared)
 
-    def _launch(self, grid, args, shared):
-        import cupy
+    def _simulate(self, grid, args, shared):
+        _check_arguments(self, args)
+        args = list(args)
+        for i, _ in self._pointers:
+            # As the simulator's own arrays they are not copied to and fro, so that two arguments may be one array.
+            args[i] = _fake(args[i])
+        for i, number in self._numbers:
+            args[i] = number(args[i])
+        self._simulated[grid, self.block, 0, shared](*args)
 
-        device = cupy.cuda.runtime.getDevice()
-        loaded = self._loaded.get(device)
-        if loaded is None:
-            loaded = self._loaded[device] = _load(self, cupy.cuda.Device(device).compute_capability)
-        if shared > loaded.shared:
-            _allow_shared(loaded, shared)
-        args = [arg if scalar is None else scalar(arg) for scalar, arg in zip(self._scalars, args)]
-        loaded.function(grid, self.block, args, shared)
+    def _launch(self, grid, args, shared):
+        given = list(args)
+        try:
+            current_device, integer = _asked_often()
+            device = current_device()
+            loaded = self._loaded.get(device) or self._load(device)
+            if shared > loaded.shared:
+                _allow_shared(loaded, shared)
+            for i, dtype in self._pointers:
+                array = args[i]
+                # CuPy's own `_c_contiguous`, because `flags` makes an object: 0.1 us an array
+                if array.data.device_id != device or array.dtype is not dtype or not array._c_contiguous:
+                    _check_arguments(self, args, device)
+            for i, least, most in self._integers:
+                number = args[i]
+                if not least <= number <= most:
+                    _check_arguments(self, args, device)
+                # Eight bytes, of which the kernel takes as many as its type has, on any host that is little-endian as
+                # CUDA's are. NumPy's numbers, of the size itself, take four times as long to make and to pass.
+                given[i] = integer(number)
+            for i, number in self._floats:
+                given[i] = number(args[i])
+            if (recorder := threads.recorder) is not None:
+                recorder.captured(args)
+            loaded.function(grid, self.block, given, shared)  # no stream is given: CuPy takes its current one
+        except Exception as error:
+            _explain(self, grid, args, shared, error)
+            raise
+
+    def _load(self, device):
+        loaded = self._loaded[device] = _load(self, _cupy().cuda.Device(device).compute_capability)
+        return loaded
 
     def file_name(self, arch):
         """The name of its cubin."""
@@ -130,8 +188,21 @@ class Kernel:
 def _fake(array):
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
-    array = np.asarray(array)
+    array = np.asarray(array).reshape(-1)
     return FakeCUDAArray(array.view(np.uint16) if array.dtype.name == "bfloat16" else array)
+
+
+@cache
+def _cupy():
+    import cupy
+
+    return cupy
+
+
+@cache
+def _asked_often():
+    cuda = _cupy().cuda
+    return cuda.runtime.getDevice, cuda.function.CIntptr
 
 
 class _Loaded:
@@ -144,27 +215,114 @@ class _Loaded:
 
 
 def _load(kernel, capability):
-    import cupy
-
     arch = f"sm_{capability}" + ("a" if int(capability) >= 90 else "")
-    cubin = kept_cubin(kernel, arch)
-    module = cupy.cuda.function.Module()
+    try:
+        cubin = kept_cubin(kernel, arch)
+    except ImportError as error:
+        raise RuntimeError(
+            f"{kernel.name}: cannot be compiled for {arch}, the CUDA toolkit is not complete ({error}): pip install "
+            "'handloom[cuda12]' or 'handloom[cuda13]', as the driver's version of CUDA is"
+        ) from error
+    module = _cupy().cuda.function.Module()
     module.load(cubin)
     return _Loaded(module, module.get_function(entry_of(cubin)))
 
 
 def _allow_shared(loaded, shared):
-    import cupy
-
-    attribute = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    cupy.cuda.driver.funcSetAttribute(loaded.function.ptr, attribute, shared)
+    driver = _cupy().cuda.driver
+    driver.funcSetAttribute(loaded.function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
     loaded.shared = shared
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# What may be wrong with a launch
+
+
+def _check_arguments(kernel, args, device=None):
+    """Raises for the first argument that the kernel cannot take; `device` is the current one, None in the simulator."""
+    for i, dtype in kernel._pointers:
+        array, what = args[i], f"{kernel.name}: {kernel.parameters[i]} is"
+        if not hasattr(array, "flags") or (device is None) != isinstance(array, np.ndarray):
+            raise TypeError(f"{what} a {type(array).__name__}: must be an array on the GPU, a CuPy array")
+        if array.dtype != dtype and (array.dtype.name, dtype.name) != ("bfloat16", "uint16"):
+            raise TypeError(f"{what} {array.dtype}: must be {dtype}, cast it with astype")
+        if not array.flags.c_contiguous:
+            raise ValueError(
+                f"{what} {array.shape} with strides {array.strides}: must be C-contiguous, take arrays.contiguous of it"
+            )
+        if device is not None and array.data.device_id != device:
+            other = array.data.device_id
+            raise ValueError(
+                f"{what} on GPU {other} and CuPy's current GPU is {device}: kernels run on the current one, launch it "
+                f"inside `with cupy.cuda.Device({other})`, or move the array"
+            )
+    for i, number in kernel._numbers:
+        try:
+            number(operator.index(args[i]) if issubclass(number, np.integer) else args[i])
+        except (TypeError, ValueError, OverflowError) as error:
+            what = f"{kernel.name}: {kernel.parameters[i]} is {args[i]!r}"
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{what}: must be a number that {number.__name__} can hold") from error
+
+
+# Status codes of the driver; the runtime's are the same.
+INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONFIGURATION, NO_BINARY, OUT_OF_RESOURCES = 1, 2, 9, 209, 701
+# After these, which a kernel causes while it runs, CUDA refuses all that the process asks for.
+STICKY = {214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719}
+CAPTURE = range(900, 909)
+LIMITS = "a grid may be 2147483647 x 65535 x 65535, and shared at most what the GPU has, 64 KB to 227 KB"
+
+
+def _explain(kernel, grid, args, shared, error):
+    """Raises an error with the names of kernel and arguments for one of the driver, or of an argument."""
+    status = getattr(error, "status", None)
+    if status is None:  # not the driver's
+        _check_arguments(kernel, args, _cupy().cuda.runtime.getDevice())
+        return
+    given = ", ".join(f"{name}: {_describe(arg)}" for name, arg in zip(kernel.parameters, args))
+    launch = f"{kernel.name}: cannot be launched ({error}); grid {grid}, block {kernel.block}, shared {shared}, {given}"
+    if status == OUT_OF_MEMORY:
+        raise MemoryError(f"{launch}: the GPU's memory is full: take smaller batches, or delete arrays") from error
+    if status in STICKY:
+        way_out = (
+            "a kernel that ran before failed, this one or another, and CUDA does nothing more for this process: start "
+            "it again, with CUDA_LAUNCH_BLOCKING=1 to learn which one it was"
+        )
+    elif status in (INVALID_VALUE, INVALID_CONFIGURATION, OUT_OF_RESOURCES):
+        way_out = LIMITS
+    elif status == NO_BINARY:
+        way_out = "it was compiled for another GPU: delete the folder of compiled kernels, HANDLOOM_CACHE_DIR"
+    elif status in CAPTURE:
+        way_out = "a stream that is being captured does not allow it, or what went before it"
+    else:
+        way_out = "see the CUDA driver's manual for this error"
+    raise RuntimeError(f"{launch}: {way_out}") from error
+
+
+def _describe(arg):
+    return f"{arg.dtype} {arg.shape}" if hasattr(arg, "shape") and arg.shape != () else repr(arg)
+
+
 def kept_cubin(kernel, arch) -> bytes:
-    """The kernel's machine code for an architecture, from the cache or compiled now."""
+    """The kernel's machine code for an architecture: carried here, from the cache, or compiled now."""
+    folder = os.environ.get("HANDLOOM_CUBINS")
+    if folder and (carried := store.read(carried_file(kernel, arch, Path(folder)))) is not None:
+        return carried
     file = store.cache_folder() / kernel.folder_name() / kernel.file_name(arch)
-    return store.get(file, lambda: compile_cubin(kernel, arch))
+    try:
+        return store.get(file, lambda: compile_cubin(kernel, arch))
+    except (ImportError, RuntimeError) as error:
+        if folder:
+            error.add_note(
+                f"nor is it in HANDLOOM_CUBINS={folder}: make it anew from these sources, with "
+                f"handloom warmup --device cuda --arch {arch} --out FOLDER"
+            )
+        raise
+
+
+def carried_file(kernel, arch, folder) -> Path:
+    """Where `handloom warmup --out` puts a kernel's machine code, whatever the versions of the toolkit."""
+    return folder / source_hash(*kernel._sources) / kernel.file_name(arch)
 
 
 def compile_cubin(kernel, arch: str) -> bytes:

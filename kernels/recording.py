@@ -9,10 +9,11 @@
 A kernel's launch is remembered as its function, its number of chunks and a block of memory with its arguments; the
 arrays among them stay alive as long as the recording. Replaying is one call of machine code that goes from launch to
 launch: 1 microsecond, where the Python of a small network's training step takes 50. The bits are the same, since the
-chunks are.
+chunks are. For launches on a GPU there is another kind, which the same functions speak to (graphs.py).
 
-What is computed between launches in NumPy is not seen, unless it is said: `on_host(function, *args)` calls a function now
-and at each replay. Code that must not be replayed at all says `refuse(reason)`. Whoever replays has to make sure that nothing else happened, for example by comparing (nn/steps.py).
+What is computed between launches in NumPy is not seen, unless it is said: `on_host(function, *args)` calls a function
+now and at each replay. Code that must not be replayed at all says `refuse(reason)`. Whoever replays has to make sure
+that nothing else happened, for example by comparing (nn/steps.py).
 
 One thread at a time records, and a recording remembers the launches of that thread alone. Its scratch memory is its
 own, so that any thread may replay it, though only one at a time.
@@ -27,27 +28,65 @@ from . import threads, workspace
 _one_at_a_time = threading.RLock()  # a thread may begin another inside `on_host`
 
 
-class Recording:
-    """Remembers while it is entered; `refused` then says why it must not be replayed, or is None."""
+class Recorder:
+    """What both kinds share: it remembers while it is entered; `refused` then says why it must not be replayed, or is
+    None."""
 
     def __init__(self):
         self.refused = self.thread = self._outer = None
-        self._parts = []  # functions without arguments, and lists of launches
-        self._buffers, self._kept = {}, []
+        self._parts = []  # functions without arguments, and what else a kind replays
+        self._kept = []  # what the launches need
 
     def __enter__(self):
         _one_at_a_time.acquire()
         self.thread, self._outer = threading.get_ident(), threads.recorder
-        threads.recorder = workspace.recorder = self
+        _tell(self)
         return self
 
     def __exit__(self, *error):
-        threads.recorder = workspace.recorder = self._outer
+        self._leave(error[0] is not None)
+
+    def _leave(self, failed):
+        _tell(self._outer)
         self.thread = None
         _one_at_a_time.release()
-        if error[0] is not None:
+        if failed:
             self.refused = "an error ended it"
         refuse("another recording began inside")
+
+    # What threads.py, workspace.py and launch.py tell it, and ask.
+
+    def launched(self, drive, chunks, parallel, args):
+        """A kernel runs on the CPU."""
+        raise NotImplementedError
+
+    def captured(self, args):
+        """A kernel runs on a GPU."""
+        raise NotImplementedError
+
+    def scratch(self):
+        """The scratch memory of this thread, by name; None: what the thread keeps itself."""
+
+    # What the functions below tell it.
+
+    def on_host(self, function, args):
+        self._parts.append(lambda: function(*args))
+        _tell(None)  # launches inside belong to the function
+        try:
+            function(*args)
+        finally:
+            _tell(self)
+
+
+class Recording(Recorder):
+    """Of launches on the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self._buffers = {}
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
         self._parts = [np.array(part, np.int64) if isinstance(part, list) else part for part in self._parts]
 
     def replay(self):
@@ -58,8 +97,6 @@ class Recording:
             else:
                 threads.run_kept(part)
 
-    # What threads.py and workspace.py tell it, and ask.
-
     def launched(self, drive, chunks, parallel, args):
         if self.thread != threading.get_ident():
             return
@@ -69,18 +106,15 @@ class Recording:
             self._parts.append([])
         self._parts[-1].append((function, block, chunks, parallel))
 
+    def captured(self, args):
+        refuse("a kernel ran on a GPU")
+
     def scratch(self):
         return self._buffers if self.thread == threading.get_ident() else None
 
-    # What the functions below tell it.
 
-    def on_host(self, function, args):
-        self._parts.append(lambda: function(*args))
-        threads.recorder = workspace.recorder = None  # launches inside belong to the function
-        try:
-            function(*args)
-        finally:
-            threads.recorder = workspace.recorder = self
+def _tell(recorder):
+    threads.recorder = workspace.recorder = recorder
 
 
 def is_recording():

@@ -3,7 +3,7 @@
 The eager step is the definition. Of the batches of one shape
 
     the first   goes the eager way alone, which also builds and binds whatever is not yet there
-    the second  goes the eager way and is recorded (kernels/recording.py)
+    the second  goes the eager way and is recorded (kernels/recording.py; on a GPU kernels/graphs.py)
     the third   is played back, then goes the eager way, and the two are compared
     all others  are played back if that comparison found the same bits in every output, loss and gradient
 
@@ -12,7 +12,9 @@ one step, such as a branch that another batch would take, is left eager from the
 or losses of the user's own. A model that was changed since the recording is recorded anew. `compile(run_eagerly=True)`
 switches all this off.
 
-A recording keeps the memory of its step: activations, gradients and scratch.
+A recording keeps the memory of its step: activations, gradients and scratch. On a GPU, where not all can be captured
+and the memory may not suffice, a step whose recording fails is computed again, eagerly, and from then on so are all of
+its shape. (Captured steps have not yet run on a GPU.)
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import threading
 
 import numpy as np
 
+from ..kernels.graphs import GraphRecording
 from ..kernels.recording import Recording
+from . import gpu
 from .activations import Activation
-from .devices import on_cpu
+from .devices import on_cpu, place_input, to_host
 
 # Shapes of batches for which a model keeps recordings; the oldest goes first.
 SHAPES = 8
@@ -38,6 +42,7 @@ class Steps:
     def __init__(self):
         self._by_shape = {}
         self._state = ()
+        self._kind = None  # of recording
         self._lock = threading.Lock()
 
     def __reduce__(self):
@@ -46,16 +51,12 @@ class Steps:
     def begin(self, model, x):
         """Whether steps on data like x may be played back, until `end`; if so, forgets those of what is no longer so.
 
-        They may on the CPU, where all code is handloom's own, and not by two threads at once.
+        They may where all code is handloom's own, on the CPU and on a GPU, and not by two threads at once.
         """
-        if (
-            not on_cpu(model)
-            or model.run_eagerly
-            or type(x) is not np.ndarray
-            or not _predictable(model)
-            or not self._lock.acquire(False)
-        ):
+        kind = _kind(model, x)
+        if kind is None or model.run_eagerly or not _predictable(model) or not self._lock.acquire(False):
             return False
+        self._kind = kind
         self.look_at(model)
         return True
 
@@ -71,6 +72,8 @@ class Steps:
 
     def take(self, model, x, y, eager):
         """The loss of a step, as a number, with its gradients at the parameters and its metrics updated."""
+        if self._kind is GraphRecording:
+            x, y = place_input(model, x), place_input(model, y, "y")
         shapes = x.shape, x.dtype, y.shape, y.dtype
         step = self._by_shape.get(shapes)
         if type(step) is _Step and step.verified:
@@ -86,7 +89,7 @@ class Steps:
             self.look_at(model)  # the first step has bound its parameters
             while len(self._by_shape) > SHAPES:
                 del self._by_shape[next(iter(self._by_shape))]
-            step = _Step(x, y)
+            step = _Step(self._kind(), x, y)
             value = step.record(model, eager)
             self._by_shape[shapes] = _REFUSED if step.recording.refused else step
             return value
@@ -103,23 +106,31 @@ class Steps:
 class _Step:
     """One recorded step and the arrays at its ends."""
 
-    def __init__(self, x, y):
-        self.x, self.y = np.array(x), np.array(y)
-        self.recording = Recording()
+    def __init__(self, recording, x, y):
+        self.recording = recording
+        self.x, self.y = (np.array(array) if isinstance(array, np.ndarray) else array.copy() for array in (x, y))
         self.verified = False
         self.loss = self.y_pred = None
         self.gradients = []  # (parameter, its gradient)
 
     def record(self, model, eager):
-        with self.recording:
-            loss, y_pred = eager(self.x, self.y)
+        before = _counters(model)
+        try:
+            with self.recording:
+                loss, y_pred = eager(self.x, self.y)
+        except Exception:
+            if isinstance(self.recording, Recording):
+                raise
+            # A mistake in the model would be found again.
+            _set_back(before)
+            _forget_gradients(model)
+            return float(eager(self.x, self.y)[0].data)
         self.loss, self.y_pred = loss.data, y_pred.data
         self.gradients = _gradients(model)
         return float(self.loss)
 
     def play(self, x, y):
-        np.copyto(self.x, x)
-        np.copyto(self.y, y)
+        self.x[...], self.y[...] = x, y
         self.recording.replay()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
@@ -131,13 +142,11 @@ class _Step:
 
     def verify(self, model, x, y, eager):
         """(The loss of the eager step, whether playing back gives the same)."""
-        counters = [(thing, dict(vars(thing))) for thing in (*model.all_layers(), *model.metrics)]
+        before = _counters(model)
         self.play(x, y)
-        played = [np.array(array) for array in self._results(self.gradients, self.loss, self.y_pred)]
-        for thing, before in counters:
-            vars(thing).update(before)
-        for parameter, _ in self.gradients:
-            parameter.grad = None
+        played = [np.array(to_host(array)) for array in self._results(self.gradients, self.loss, self.y_pred)]
+        _set_back(before)
+        _forget_gradients(model)
         loss, y_pred = eager(x, y)
         eagerly = self._results(_gradients(model), loss.data, y_pred.data)
         self.verified = len(played) == len(eagerly) and all(map(_same, played, eagerly))
@@ -152,8 +161,31 @@ def _gradients(model):
     return [(weight, weight.grad) for weight in model.weights if weight.grad is not None]
 
 
+def _forget_gradients(model):
+    for weight in model.weights:
+        weight.grad = None
+
+
+def _counters(model):
+    """What a step may change beside the gradients: for `_set_back`, after which it can be taken again."""
+    return [(thing, dict(vars(thing))) for thing in (*model.all_layers(), *model.metrics)]
+
+
+def _set_back(counters):
+    for thing, before in counters:
+        vars(thing).update(before)
+
+
 def _same(a, b):
+    b = to_host(b)
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def _kind(model, x):
+    """The kind of recording for steps on data like x; None: there is none."""
+    if on_cpu(model):
+        return Recording if type(x) is np.ndarray else None
+    return None if gpu.simulated() else GraphRecording
 
 
 def _predictable(model):

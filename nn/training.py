@@ -11,7 +11,7 @@ import operator
 import numpy as np
 
 from .. import kernels
-from ..kernels.recording import on_host
+from ..kernels.recording import is_recording, on_host
 from . import losses, metrics, optimizers
 from .batches import Batches, as_array, check_input_shape, split
 from .callbacks import Callback, History
@@ -215,7 +215,8 @@ class Trainer:
             while unchecked:
                 self._check_targets(unchecked.pop(0), x, y_pred)
             loss = loss_function(y, y_pred)
-            check(float(loss.data), x, y)
+            if not is_recording():  # else the loss is looked at when the step is over: a GPU has not yet computed it
+                check(float(loss.data), x, y)
             for metric in measures:  # before the step: one that does not fit leaves the weights as they are
                 on_host(_measure, metric, y_pred.data, y)
             if not bound:  # only here, because the first call may have built layers

@@ -34,6 +34,7 @@ import numpy as np
 from .. import checks
 from ..arrays import namespace
 from ..dispatch import Variants, device_of
+from ..recording import refuse
 
 # One kernel an operation: the bits are the contract, so there is no ladder of versions to choose from.
 _KERNELS = {
@@ -151,7 +152,11 @@ def dropout(x, rate, *, seed, stream=0, step=0):
     key = _key("dropout", seed, stream, number)
     if not rate:
         return x
-    return launcher(x, rate, key, step) if number is not step and device == "cpu" else launcher(x, rate, key)
+    if number is not step:
+        if device == "cpu":
+            return launcher(x, rate, key, step)
+        refuse("dropout: on a GPU the number of the step is part of the launch")
+    return launcher(x, rate, key)
 
 
 def dropout_forward(x, rate, *, seed, stream=0, step=0):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from handloom import nn
+from handloom.kernels.graphs import GraphRecording
+from handloom.kernels.recording import Recording
 from handloom.nn import steps as module
 
 
@@ -257,3 +259,14 @@ def test_no_more_shapes_are_kept_than_said():
         x, y = data(32, (length, 3), 4)
         model.fit(x, y, batch_size=8, verbose=0)
     assert len(model._steps._by_shape) <= module.SHAPES + 1
+
+
+@pytest.mark.parametrize("place, kind", [("cpu", Recording), ("cuda", GraphRecording), ("simulator", None)])
+def test_the_recording_is_that_of_the_device(place, kind, monkeypatch):
+    x, _ = data(16, (9,), 4)
+    model = build(dense, False)
+    if place != "cpu":
+        monkeypatch.setattr(model, "device", "cuda:0")
+        monkeypatch.setattr(module.gpu, "simulated", lambda: place == "simulator")
+    assert model._steps.begin(model, x) == (kind is not None)
+    assert model._steps._kind is kind

@@ -213,7 +213,7 @@ def forward(x, y, offsets, geometry):
     *_, size_h, size_w, _, _, _, _, out_h, out_w = geometry
     T, lanes = element_of(x), _lanes(geometry[3], offsets, x, y)
     bits = 0 if offsets is None else 8 * offsets.itemsize
-    arrays = x, y, y if offsets is None else _packed(offsets, lanes)
+    arrays = x, y, y.view(f"u{lanes}") if offsets is None else _packed(offsets, lanes)
     if size_h * size_w >= MANY:
         launch_over_windows(max_forward_shared(T, lanes, bits), lanes, arrays, geometry)
     else:

@@ -1,0 +1,115 @@
+"""Recordings of launches on a GPU: CUDA graphs, which CuPy captures from a stream. (Not yet run on a GPU.)
+
+    with GraphRecording() as recording:         like Recording (recording.py), for CuPy's arrays
+        y = kernels.dense(x, w, b)
+        on_host(print, y)
+    recording.replay()
+
+While a stream is captured nothing runs: what is launched on it becomes a graph. So a recording is cut where the host
+takes part. `on_host` ends a graph, launches it, calls the function and begins the next one:
+
+    graph (dense) | print | graph (nothing)
+
+Graphs and functions run one after another on the stream that is CuPy's current one, outside the recording or at the
+replay. Between them nobody waits, unless a function does, as it must in order to read an array. Reading one elsewhere
+inside is an error of CUDA's, after which the recording is refused.
+
+A graph keeps addresses, so nothing else may ever lie there. What is allocated while it is captured comes from a pool of
+the recording's own; memory that is freed meanwhile goes back there and may be used again, but only by later launches of
+the same recording. The arrays that kernels were launched with stay alive as long as the recording.
+"""
+
+import contextlib
+import threading
+
+from .recording import Recorder, refuse
+
+
+class GraphRecording(Recorder):
+    """Of launches on CuPy's current GPU, by this thread.
+
+    An error inside leaves the block as it is; those of CUDA (`cupy.cuda.runtime.CUDARuntimeError`) include all that
+    cannot be captured. What was captured since the last `on_host` has then not run.
+    """
+
+    def __init__(self):
+        import cupy
+
+        super().__init__()
+        self._cupy = cupy
+        # One that is not ordered against the default stream, which others could otherwise not use meanwhile.
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        chunks = self._chunks = []  # the pool's memory: alone, it would give some back where the GPU's runs out
+
+        def allocate(size):
+            chunks.append(cupy.cuda.Memory(size))
+            return cupy.cuda.MemoryPointer(chunks[-1], 0)
+
+        self._pool = cupy.cuda.MemoryPool(allocate)
+        self._segment = None  # how to leave the segment that is being captured
+
+    def __enter__(self):
+        # The pool can use none of the memory that the others' has free; giving it back waits for the GPU, once.
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        super().__enter__()
+        try:
+            self._begin()
+        except BaseException:
+            self._leave(True)
+            raise
+        return self
+
+    def __exit__(self, *error):
+        failed = True
+        try:
+            if error[0] is None:
+                self._end()
+                failed = False
+            else:
+                self._abandon()
+        finally:
+            self._leave(failed)
+
+    def replay(self):
+        """Do it all again."""
+        for part in self._parts:
+            part()
+
+    def on_host(self, function, args):
+        self._end()
+        super().on_host(function, args)
+        self._begin()
+
+    def launched(self, drive, chunks, parallel, args):
+        if self.thread == threading.get_ident():
+            refuse("a kernel ran on the CPU")
+
+    def captured(self, args):
+        if self.thread == threading.get_ident():
+            self._kept.append(args)
+
+    # Segments.
+
+    def _begin(self):
+        """Captures what is launched from now on, and gives it memory of the recording's pool."""
+        with contextlib.ExitStack() as inside:
+            inside.enter_context(self._cupy.cuda.using_allocator(self._pool.malloc))
+            inside.enter_context(self._stream)
+            self._stream.begin_capture()
+            self._segment = inside.pop_all()
+
+    def _end(self):
+        """Ends the segment and runs it, on the stream that was current before."""
+        segment, self._segment = self._segment, None
+        with segment:
+            graph = self._stream.end_capture()
+        self._parts.append(graph.launch)
+        graph.launch()
+
+    def _abandon(self):
+        """Ends the segment, if there is one, without a graph."""
+        segment, self._segment = self._segment, None
+        # An error of CUDA's makes the capture invalid, and ending it says so once more.
+        if segment is not None:
+            with segment, contextlib.suppress(Exception):
+                self._stream.end_capture()
