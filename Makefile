@@ -5,13 +5,16 @@ OUT ?= demo-results
 # The build of torch does not matter to the tests; where the index offers the one for CPUs, it is the smallest.
 ORACLES ?= torch==2.13.0
 
+# Whether an interpreter has what CUDA kernels need, so that gpu-check has to install nothing.
+HAS_CUDA := import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("cupy", "numba", "numba_cuda", "rich"))))
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracles test-cuda bench clean
+.PHONY: help demo test test-oracles test-cuda bench gpu-check clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -28,11 +31,16 @@ test-oracles: $(VENV)/.oracles ## the tests that compare with torch, which this 
 	HANDLOOM_ORACLES=1 $(BIN)/python -m pytest -m oracle
 
 test-cuda: $(VENV)/.cuda ## the CUDA kernels without a GPU: in the simulator, and their machine code
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/cuda/test_simulated.py
-	HANDLOOM_CUDA=1 $(BIN)/python -m pytest tests/cuda/test_code.py
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -n 2 tests/cuda
+	HANDLOOM_CUDA=1 $(BIN)/python -m pytest -n 2 tests/cuda
 
 bench: $(VENV)/.demo ## measure kernels and training steps on this machine
 	$(BIN)/handloom bench
+
+gpu-check: ## verify and time every CUDA kernel on this machine's GPU; OUT=folder, CUBINS=folder, ARGS=--quick
+	@if $(PYTHON) -c '$(HAS_CUDA)' 2>/dev/null; then python="$(PYTHON)"; \
+	else $(MAKE) --no-print-directory $(VENV)/.gpu && python=$(BIN)/python; fi && \
+	"$$python" bench/gpu $(if $(filter file,$(origin OUT)),,--out "$(OUT)") $(if $(CUBINS),--cubins "$(CUBINS)") $(ARGS)
 
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist *.egg-info demo-results .pytest_cache .ruff_cache .benchmarks .hypothesis
@@ -67,4 +75,13 @@ $(VENV)/.oracles: $(VENV)/.test
 
 $(VENV)/.cuda: $(VENV)/.test
 	@$(PIP) --editable '.[test,toolkit]'
+	@touch $@
+
+$(VENV)/.gpu: pyproject.toml | $(VENV)/.made
+	@case `nvidia-smi 2>/dev/null | sed -n 's/.*CUDA [A-Z ]*Version: *\([0-9]*\).*/\1/p'` in \
+	    12) extra=cuda12 ;; \
+	    1[3-9]) extra=cuda13 ;; \
+	    *) echo "make: nvidia-smi does not name a driver for CUDA 12 or later: install one, or name a Python that has" \
+	            "CuPy and numba-cuda: make gpu-check PYTHON=/path/to/python3"; exit 1 ;; \
+	esac; $(PIP) --editable ".[$$extra]"
 	@touch $@

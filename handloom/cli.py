@@ -21,7 +21,15 @@ def parser() -> argparse.ArgumentParser:
     add("demo", _demo, "train a CNN and an LSTM on handwritten digits", add_help=False)
     add("bench", _bench, "measure kernels and training steps on this machine", add_help=False)
     add("info", _info, "show the processor, threads, cache of compiled kernels and GPU")
-    add("warmup", _warmup, "compile what the networks of the demo and the benchmarks need")
+    add("gpu-check", _gpu_check, "verify and time every CUDA kernel on this machine's GPU", add_help=False)
+    warmup = add("warmup", _warmup, "compile what the networks of the demo and the benchmarks need")
+    warmup.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: compile what gpu-check needs; without a GPU"
+    )
+    warmup.add_argument(
+        "--arch", action="append", metavar="ARCH", help="with cuda: such as sm_90a; may be repeated (default: sm_90a)"
+    )
+    warmup.add_argument("--out", metavar="DIR", help="with cuda: folder for the machine code (default: cubins)")
     cache = add("cache", _cache, "print the folder of compiled kernels, or empty it")
     cache.add_argument("action", choices=("path", "clear"), nargs="?", default="path")
     return command
@@ -72,7 +80,23 @@ def _info(options) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def _warmup(options) -> None:
+def _gpu_check(rest) -> int:
+    from .bench.gpu import main
+
+    return main(rest)
+
+
+def _warmup(options) -> int | None:
+    if options.device == "cuda":
+        from .bench.gpu import cubins
+
+        return cubins.warmup(options.arch or ["sm_90a"], options.out or "cubins")
+    if options.arch or options.out:
+        raise SystemExit("handloom warmup: --arch and --out belong to --device cuda")
+    return _warmup_cpu()
+
+
+def _warmup_cpu() -> None:
     from .bench import programs
     from .examples import demo
 

@@ -18,7 +18,7 @@ def cache(monkeypatch, tmp_path):
 def test_without_a_command_it_says_what_there_is(capsys):
     assert cli.main([]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("demo", "bench", "info", "warmup", "cache"))
+    assert all(name in out for name in ("demo", "bench", "gpu-check", "info", "warmup", "cache"))
 
 
 def test_version(capsys):
@@ -26,7 +26,7 @@ def test_version(capsys):
     assert re.fullmatch(r"handloom \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("command", ["demo", "bench", "info", "warmup", "cache"])
+@pytest.mark.parametrize("command", ["demo", "bench", "gpu-check", "info", "warmup", "cache"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -85,6 +85,23 @@ def test_bench_gets_its_own_options(monkeypatch):
     monkeypatch.setattr("handloom.bench.main", lambda argv: seen.append(argv) or 3)
     assert cli.main(["bench", "--only", "matmul", "--quick"]) == 3
     assert seen == [["--only", "matmul", "--quick"]]
+
+
+def test_gpu_check_gets_its_own_options(monkeypatch):
+    seen = []
+    monkeypatch.setattr("handloom.bench.gpu.main", lambda argv: seen.append(argv) or 2)
+    assert cli.main(["gpu-check", "--quick", "--cubins", "folder"]) == 2
+    assert seen == [["--quick", "--cubins", "folder"]]
+
+
+def test_warmup_for_a_gpu_has_options_of_its_own(monkeypatch):
+    seen = []
+    monkeypatch.setattr("handloom.bench.gpu.cubins.warmup", lambda *given: seen.append(given) or 1)
+    assert cli.main(["warmup", "--device", "cuda", "--arch", "sm_80", "--arch", "sm_90a", "--out", "there"]) == 1
+    assert cli.main(["warmup", "--device", "cuda"]) == 1
+    assert seen == [(["sm_80", "sm_90a"], "there"), (["sm_90a"], "cubins")]
+    with pytest.raises(SystemExit, match="--arch and --out belong to --device cuda"):
+        cli.main(["warmup", "--arch", "sm_80"])
 
 
 def test_warmup_leaves_nothing_to_compile(tmp_path):

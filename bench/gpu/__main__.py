@@ -1,0 +1,22 @@
+"""gpu-check from a checkout: `python bench/gpu`, whether or not handloom is installed."""
+
+import sys
+from pathlib import Path
+
+
+def mount() -> None:
+    """Makes the folders of the checkout that this file lies in importable under one name, as an installation would."""
+    root = Path(__file__).resolve().parents[2]
+    sys.path[0] = str(root)  # instead of this file's folder, whose modules are nobody's top-level imports
+    import handloom
+
+    if str(root) not in handloom.__path__:
+        handloom.__path__.append(str(root))
+
+
+if __name__ == "__main__":
+    if not __package__:
+        mount()
+    from handloom.bench.gpu.command import main
+
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""gpu-check without a GPU: in the simulator from end to end, its processes and its report, and the carried cubins."""
+
+import functools
+import json
+import sys
+
+import numpy as np
+import pytest
+from numba.core import config
+
+from handloom.bench.gpu import command, worker
+from handloom.bench.gpu.report import Report
+
+simulator = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
+
+
+class TestProcesses:
+    """Tasks that kill their process do not hide the others."""
+
+    CHILD = """
+import os, sys, time
+from handloom.bench.gpu import worker
+
+def well():
+    print("this does not disturb")
+    return [worker.row("well", "ok", figure=1.5)]
+
+def badly():
+    raise AssertionError("not equal")
+
+def crash():
+    os._exit(9)
+
+def hang():
+    time.sleep(60)
+
+tasks = [("first", well), ("crash", crash), ("wrong", badly), ("hang", hang), ("last", well)]
+sys.exit(worker.work(tasks, int(sys.argv[sys.argv.index("--first") + 1])))
+"""
+
+    def test_each_task_gets_its_row(self, monkeypatch):
+        monkeypatch.setattr(worker, "COMMAND", [sys.executable, "-c", self.CHILD])
+        monkeypatch.setattr(worker, "SILENCE", 10)
+        rows, totals = [], []
+
+        def told(message):
+            rows.extend(message.get("rows", ()))
+            totals.extend([message["total"]] if "total" in message else [])
+
+        worker.run("part", [], told)
+        assert [(row["name"], row["status"]) for row in rows] == [
+            ("well", "ok"), ("crash", "fault"), ("wrong", "wrong"), ("hang", "fault"), ("well", "ok")
+        ]  # fmt: skip
+        assert rows[0]["figure"] == 1.5
+        assert rows[1]["text"] == "the process ended with status 9"
+        assert rows[2]["text"] == "not equal"
+        assert rows[3]["text"] == "the process said nothing for 10 s"
+        assert totals == [5, 5, 5], "a process for each that died, and one more"
+
+    def test_a_process_that_does_not_even_start_is_a_row(self, monkeypatch):
+        monkeypatch.setattr(worker, "COMMAND", [sys.executable, "-c", "raise SystemExit(4)"])
+        rows = []
+        worker.run("gemm", [], lambda message: rows.extend(message["rows"]))
+        assert rows == [worker.row("gemm", "fault", "the process ended with status 4 before its first case")]
+
+    def test_where_all_die_the_rest_is_not_run(self, monkeypatch):
+        child = (
+            "import os\nfrom handloom.bench.gpu import worker\nworker.work([('a', lambda: os._exit(9))] * 9, {first})"
+        )
+        child = child.format(first="int(__import__('sys').argv[-1])")
+        monkeypatch.setattr(worker, "COMMAND", [sys.executable, "-c", child])
+        monkeypatch.setattr(worker, "CHILDREN", 2)
+        rows = []
+        worker.run("gemm", [], lambda message: rows.extend(message.get("rows", ())))
+        assert [row["status"] for row in rows] == ["fault", "fault", "not run"]
+        assert rows[-1]["text"] == "all cases from number 3 on: 2 processes died before"
+
+
+def test_the_report_holds_everything_in_both_files(tmp_path):
+    report = Report(tmp_path / "out", quick=True)
+    report.machine = {"device": "H100", "versions": {"numpy": "2.4"}}
+    report.add("gemm", [worker.row("matmul-a", "ok", error=1e-7), worker.row("matmul-b", "wrong", "x [/x]\ny")])
+    figures = {"variant": "naive", "mode": "float32", "us": 8.0, "gflops": 1234.0, "peers_us": {"cuBLAS": 4.0}}
+    report.add("timings", [worker.row("matmul 8^3", "ok", **figures)])
+    report.leave_out("programs", "interrupted")
+    report.save()
+    content = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
+    assert content["schema"] == 1 and content["machine"] == report.machine and content["rows"] == report.rows
+    assert content["not_run"] == [{"part": "programs", "text": "interrupted"}]
+    text = (tmp_path / "out" / "gpu-check.txt").read_text()
+    assert all(word in text for word in ("device: H100", "1,234", "0.50 cuBLAS (4.0)", "x [/x]", "not run: programs"))
+    assert [row["name"] for row in report.bad()] == ["matmul-b"]
+
+
+def test_what_is_no_part_and_no_folder_is_an_error(capsys, tmp_path):
+    for argv, complaint in (
+        (["--only", "wool"], "--only: 'wool' is no part: the parts are activation, convolution"),
+        (["--cubins", str(tmp_path / "none")], "--cubins: there is no folder"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            command.main(argv)
+        assert end.value.code == 2
+        assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.skipif(config.ENABLE_CUDASIM, reason="the simulator is a GPU of a kind")
+def test_without_a_gpu_it_says_what_is_missing(capsys, tmp_path, monkeypatch):
+    from handloom.nn import gpu
+
+    if gpu.find().problem is None:
+        pytest.skip("there is a GPU")
+    assert command.main(["--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().out.startswith("gpu-check: there is ")
+    assert not (tmp_path / "out").exists(), "results belong to a machine"
+
+
+def test_an_interrupt_leaves_what_there_is(tmp_path, monkeypatch):
+    def run(part, arguments, told):
+        if part == "programs":
+            raise KeyboardInterrupt
+        told({"rows": [worker.row(part, "ok", device="a GPU", error=0.0)]})
+
+    monkeypatch.setattr(worker, "run", run)
+    only = [word for part in ("gemm", "programs", "timings") for word in ("--only", part)]
+    assert command.main(["--out", str(tmp_path), *only]) == 130
+    content = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert [row["part"] for row in content["rows"]] == ["gemm"]
+    assert [(left["part"], left["text"]) for left in content["not_run"]] == [
+        ("programs", "interrupted"),
+        ("timings", "interrupted before"),
+    ]
+
+
+def test_without_the_cases_it_says_so(tmp_path, monkeypatch):
+    from handloom.bench.gpu import contract
+
+    monkeypatch.setattr(contract, "SUPPORT", tmp_path)
+    monkeypatch.setattr(worker, "run", lambda part, arguments, told: told({"rows": [worker.row(part, "ok")]}))
+    assert command.main(["--out", str(tmp_path), "--only", "timings"]) == 0
+    (left,) = json.loads((tmp_path / "gpu-check.json").read_text())["not_run"]
+    assert left["part"] == "contract" and "the cases come with a checkout" in left["text"]
+
+
+@pytest.mark.parametrize("arch", ["90", "sm_9", "sm_90a,sm_80"])
+def test_an_architecture_must_be_one(arch, monkeypatch):
+    from handloom.bench.gpu import cubins
+
+    monkeypatch.setattr(cubins.gpu, "simulated", lambda: False)
+    monkeypatch.setattr(cubins.importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(SystemExit, match=f"--arch is '{arch}': must be an architecture such as sm_90a"):
+        cubins.warmup([arch], "cubins")
+
+
+@simulator
+def test_one_family_from_end_to_end(tmp_path, capsys):
+    assert command.main(["--quick", "--only", "optimizers", "--only", "timings", "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "gpu-check.json").read_text())
+    assert {"device", "driver", "versions", "date", "commit"} <= set(content["machine"])
+    *contract, times = content["rows"]
+    assert {row["status"] for row in contract} == {"ok"} and all(row["error"] < 1e-6 for row in contract)
+    assert {"adam_update--17 default float32", "adam_update--17 default float64"} <= {row["name"] for row in contract}
+    assert (times["status"], times["text"]) == ("not run", "times in a simulator mean nothing")
+    assert "optimizers" in capsys.readouterr().out
+
+
+@simulator
+class TestWrongKernels:
+    """What the contract finds."""
+
+    @pytest.fixture(autouse=True)
+    def point(self):
+        from handloom.bench.gpu import contract
+
+        points = [point for point in contract.points("activation", small=True) if point.case.op == "relu"]
+        largest = max(points, key=lambda point: contract.arrays(point)["x"].size)
+        self.check = lambda: contract.check(largest)
+
+    def test_another_number(self, monkeypatch):
+        from handloom import kernels
+
+        right = kernels.relu
+
+        @functools.wraps(right)
+        def wrong(x, **options):
+            return right(x, **options) * np.float32(1.001)
+
+        monkeypatch.setattr(kernels, "relu", wrong)
+        with pytest.raises(AssertionError, match="output 0"):
+            self.check()
+
+    def test_an_output_that_nobody_writes(self, monkeypatch):
+        from handloom import kernels
+        from handloom.kernels.arrays import namespace
+
+        @functools.wraps(kernels.relu)
+        def lazy(x, **options):
+            return namespace(x).empty(x.shape, x.dtype)
+
+        monkeypatch.setattr(kernels, "relu", lazy)
+        with pytest.raises(AssertionError, match="output 0"):
+            self.check()
+
+    def test_an_input_that_was_changed(self, monkeypatch):
+        from handloom import kernels
+
+        right = kernels.relu_forward
+
+        def spoils(x, **options):
+            results = right(x, **options)
+            x.fill(3)
+            return results
+
+        monkeypatch.setattr(kernels, "relu_forward", spoils)
+        with pytest.raises(AssertionError, match="input x was changed"):
+            self.check()
+
+    def test_a_right_one(self):
+        assert self.check()["status"] == "ok"
+
+
+class TestCubins:
+    """Machine code for machines that cannot compile."""
+
+    @pytest.fixture(autouse=True)
+    def toolkit(self):
+        import sass
+
+        if config.ENABLE_CUDASIM:
+            pytest.skip("in the simulator nothing is compiled")
+        if missing := sass.missing():
+            pytest.skip(f"no {', '.join(missing)}: make test-cuda")
+
+    def test_kernels_are_noted_and_not_launched(self):
+        from handloom import kernels
+        from handloom.bench.gpu import cubins
+
+        x = cubins.untouched((8, 8))
+        with cubins.noting() as noted:
+            kernels.matmul(x, x, variant="naive")
+            kernels.matmul(x, x, variant="shared")
+            kernels.matmul(x, x, variant="naive")
+            kernels.matmul(x[:0], x, variant="registers")  # has no blocks
+        names = [kernel.function.__name__ for kernel in noted.values()]
+        assert names == ["multiply_naive", "multiply_shared"]
+
+    def test_every_variant_is_among_them(self):
+        from handloom.bench.gpu import cubins
+
+        names = {kernel.function.__name__ for kernel in cubins.contract_kernels().values()}
+        expected = "multiply_naive", "multiply_shared", "convolve_implicit", "correlate_implicit", "find_outside"
+        assert names.issuperset(expected)
+        trained = {kernel.function.__name__ for kernel in cubins.program_kernels().values()}
+        assert {"convolve_implicit", "add_up_rows"} <= trained
+
+    def test_what_was_carried_needs_no_toolkit(self, tmp_path, monkeypatch):
+        from numba import float32
+
+        from handloom.bench.gpu import cubins
+        from handloom.kernels import launch
+        from handloom.kernels.gemm.cuda import naive
+
+        multiply = naive(float32)
+        assert cubins.compile_all({"naive": multiply}, ["sm_80"], tmp_path)[::2] == (1, [])
+
+        def fails(kernel, arch):
+            raise RuntimeError(f"{kernel.name}: cannot be compiled for {arch}: there is no libnvvm")
+
+        monkeypatch.setattr(launch, "compile_cubin", fails)
+        monkeypatch.setattr(launch, "toolkit_hash", lambda: "0123abcd")
+        monkeypatch.setenv("HANDLOOM_CACHE_DIR", str(tmp_path / "cache"))
+        monkeypatch.setenv("HANDLOOM_CUBINS", str(tmp_path))
+        assert launch.entry_of(launch.kept_cubin(multiply, "sm_80"))
+        with pytest.raises(RuntimeError, match="no libnvvm") as error:
+            launch.kept_cubin(multiply, "sm_75")
+        assert f"nor is it in HANDLOOM_CUBINS={tmp_path}: make it anew" in error.value.__notes__[0]
+
+    def test_a_kernel_that_does_not_compile_is_named(self, tmp_path, monkeypatch, capsys):
+        from numba import float32
+
+        from handloom.bench.gpu import cubins
+        from handloom.kernels.launch import kernel, pointer
+
+        @kernel(threads=32)
+        def broken(x: pointer(float32)):
+            x.nothing()
+
+        monkeypatch.setattr(cubins, "kernels", lambda: {"broken": broken})
+        assert cubins.warmup(["sm_80"], tmp_path) == 1
+        out = capsys.readouterr().out
+        assert out.startswith("0 kernels, 0.0 MB in ") and "broken: cannot be compiled for sm_80" in out
+
+
+@pytest.mark.oracle
+class TestPeers:
+    """What torch is asked to compute on a GPU is what we compute; here both do it on the CPU, on small arrays."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, torch, monkeypatch):
+        from handloom.bench.gpu import peers, timings
+
+        def products(a, b):
+            return {"torch": (lambda: torch.matmul(torch.from_numpy(a), torch.from_numpy(b)), peers._read)}
+
+        monkeypatch.setattr(peers, "torch_or_none", lambda: torch)
+        monkeypatch.setattr(peers, "_tensor", torch.from_numpy)
+        monkeypatch.setattr(peers, "products", products)
+        monkeypatch.setattr(timings, "variants", lambda op, call: {"default": lambda: call(variant=None)})
+        monkeypatch.setattr(timings, "BIG", 2**14)
+        monkeypatch.setattr(timings, "IMAGES", 2)
+        monkeypatch.setattr(timings, "MATMULS", (65,))
+        monkeypatch.setattr(
+            timings, "CONVOLUTIONS", ((20, 3, 8, 7, 2), (9, 8, 16, 3, 1), (10, 8, 8, 3, 2), (9, 8, 4, 1, 2))
+        )
+        monkeypatch.setattr(timings, "LSTMS", ((3, 5, 7, 4),))
+        self.timings = timings
+
+    def test_results_agree(self):
+        rng = np.random.default_rng(0)
+        compared = 0
+        for name, make in self.timings.cases(quick=False).items():
+            if any(other in name for other in ("launch", "TF32", "bfloat16")):
+                continue
+            timing = make(lambda shape: rng.uniform(-1, 1, shape).astype(np.float32))
+            candidates, readers = self.timings._candidates(timing)
+            assert len(candidates) == 2 and not timing.left_out, name
+            both = timing.results or (
+                lambda calls, read=readers: {who: read[who](call()) for who, call in calls.items()}
+            )
+            assert self.timings._disagreement(both(candidates), timing.tolerance) is None, name
+            compared += 1
+        assert compared > 15
