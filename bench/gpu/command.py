@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def _check(names, options) -> int:
     if why := contract.missing():
         report.leave_out(CONTRACT, why)
     left = list(names)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit leaves as much as Ctrl-C does
     try:
         while left:
             _run_part(left[0], arguments, report, console)
@@ -76,6 +78,8 @@ def _check(names, options) -> int:
         report.leave_out(left[0], "interrupted")
         for name in left[1:]:
             report.leave_out(name, "interrupted before")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     report.save()
     report.print(console)
     console.print(f"written to {report.folder / 'gpu-check.json'} and gpu-check.txt", soft_wrap=True)
