@@ -161,13 +161,14 @@ import numpy as np
 from handloom import kernels
 from handloom.kernels import simd
 from handloom.kernels.convolution.cpu import direct, tables
-for channels in 1, 32:
+for channels in 1, 3, 32:
     x, w, b = (np.ones(shape, "{dtype}") for shape in ((4, 12, 12, channels), (3, 3, channels, 64), 64))
     y, saved = kernels.conv2d_forward(x, w, b, padding="same", activation="tanh")
     kernels.conv2d_backward(y, saved)
 direct.multiply, direct.pack = direct.product(simd.TILE_COLUMNS)
-direct.correlate = direct.correlation(simd.TILE_ROWS, simd.TILE_COLUMNS)
-direct.correlate_low = direct.correlation(tables.tile_height(9), simd.TILE_COLUMNS)
+direct.correlate = direct.correlation(simd.TILE_ROWS, simd.TILE_COLUMNS, True)
+direct.correlate_few = direct.correlation(simd.TILE_ROWS, simd.TILE_COLUMNS, False)
+direct.correlate_low = direct.correlation(tables.tile_height(9), simd.TILE_COLUMNS, False)
 """
 
 
@@ -177,7 +178,8 @@ def test_the_tiles_are_packed_multiply_adds_without_spills(dtype):
         pytest.skip("this processor has no fused multiply-add")
     found = assembly(TRAINING_STEP.format(dtype=dtype), "handloom.kernels.convolution.cpu.direct")
     width, suffix = register(simd.VECTOR_BYTES), "ps" if dtype == "float32" else "pd"
-    heights = {"multiply": simd.TILE_ROWS, "correlate": simd.TILE_ROWS, "correlate_low": tile_height(9)}
+    heights = dict.fromkeys(("multiply", "correlate", "correlate_few"), simd.TILE_ROWS)
+    heights["correlate_low"] = tile_height(9)
     for kernel, height in heights.items():
         multiply_adds = height * simd.TILE_COLUMNS
         loops = innermost_loops(found[kernel])

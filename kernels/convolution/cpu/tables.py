@@ -36,6 +36,7 @@ STREAM = 1 << 23
 # Of each panel: its group's place among x's channels, its own in packed, its place among y's channels, how many columns
 # of it exist, where it starts in w.
 PANEL = 5
+X, PACKED, Y, COLUMNS, START = range(PANEL)
 
 
 class Axis(NamedTuple):
@@ -106,6 +107,7 @@ class Correlation(NamedTuple):
     taps: np.ndarray
     depth: int  # how many taps there are; the table is longer
     height: int  # taps of a tile
+    packs: bool  # the panels of dz are copied before the tiles read them
     panels: np.ndarray  # of the same form as a product's
     filters: int
     x_image: int
@@ -277,7 +279,9 @@ def _spans(limits, grid):
 
 
 # Numbers in all partial sums of dw together, at most.
-PARTIAL = 1 << 19
+PARTIAL = 1 << 20
+# Up to so many tiles over each other read a panel of dz where it is.
+FEW = 2
 # Heights of the tiles of dw: 14, 13 for 64 taps and 9 for a 3 x 3 window on one channel; or 6, 5, 4.
 HEIGHTS = TILE_ROWS, TILE_ROWS - 1, TILE_ROWS * 2 // 3
 
@@ -299,7 +303,9 @@ def correlations(g, itemsize):
     grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, parts)
     # Fewer, larger blocks: every block costs each tile of dw one trip to memory and back.
     grid = grid._replace(blocks=max(1, min(grid.blocks, g.N * pixels.size // (grid.sheets * SHEET))))
-    parts = min(parts, grid.sheets * grid.blocks)
+    # Parts of the same size.
+    units = grid.sheets * grid.blocks
+    parts = max(count for count in range(1, min(parts, units) + 1) if units % count == 0)
     block_pixels = -(-(-(-g.N // grid.sheets) * pixels.size) // grid.blocks)
     height = tile_height(taps.size)
     table = np.pad(taps, (0, -taps.size % height)).astype(np.int64)
@@ -307,9 +313,11 @@ def correlations(g, itemsize):
     for columns in range(TILE_COLUMNS, 0, -1):
         panels = _panels(g, x, y, columns, columns * VECTOR_BYTES // itemsize, taps.size, 1)
         if panels.size:
-            tiles = panels.size // PANEL * (table.size // height)
+            tall, width = table.size // height, columns * VECTOR_BYTES // itemsize
+            tiles = panels.size // PANEL * tall
+            packs = tall > FEW or bool((panels.reshape(-1, PANEL)[:, COLUMNS] < width).any())
             found.append((columns, Correlation(
-                _whole_sheet(pixels, x.size, grid), table, taps.size, height, panels, g.F,
+                _whole_sheet(pixels, x.size, grid), table, taps.size, height, packs, panels, g.F,
                 x.size, *grid, block_pixels, parts, min(tiles, -(-CHUNKS // (2 * parts))),
             )))  # fmt: skip
     return found

@@ -10,6 +10,8 @@ from ...threads import threaded
 from ...workspace import scratch
 from .tile import CODES, NONE, RELU, SIGMOID, activate
 
+# Numbers of a row that are summed before the next ones.
+STRETCH = 1024
 NO_BIAS = {np.dtype(dtype): np.empty(0, dtype) for dtype in (np.float32, np.float64)}
 
 
@@ -61,11 +63,15 @@ def epilogue_backward(chunk, dy, y, dz, partial, m, n, rows, activation):
 def add_rows(partial, chunks, n, total):
     """total[j] = partial[0, j] + partial[1, j] + ..., in this order."""
     step = lanes(total)
-    for j in range(0, n, step):
-        value = vload_part(partial, j, n - j)
+    # Stretch by stretch, each read forward: the hardware then fetches ahead, which rows far apart keep it from.
+    for first in range(0, n, STRETCH):
+        end = min(n, first + STRETCH)
+        for j in range(first, end, step):
+            vstore_part(total, j, vload_part(partial, j, end - j), end - j)
         for chunk in range(1, chunks):
-            value = value + vload_part(partial, chunk * n + j, n - j)
-        vstore_part(total, j, value, n - j)
+            for j in range(first, end, step):
+                value = vload_part(total, j, end - j) + vload_part(partial, chunk * n + j, end - j)
+                vstore_part(total, j, value, end - j)
 
 
 @jit(inner=True)
