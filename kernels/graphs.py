@@ -10,6 +10,9 @@ takes part. `on_host` ends a graph, launches it, calls the function and begins t
 
     graph (dense) | print | graph (nothing)
 
+A function that reads nothing computed inside cuts nothing: `beforehand` calls it at once, and before the first graph at
+each replay.
+
 Graphs and functions run one after another on the stream that is CuPy's current one, outside the recording or at the
 replay. Between them nobody waits, unless a function does, as it must in order to read an array. Reading one elsewhere
 inside is an error of CUDA's, after which the recording is refused.
@@ -47,10 +50,13 @@ class GraphRecording(Recorder):
 
         self._pool = cupy.cuda.MemoryPool(allocate)
         self._segment = None  # how to leave the segment that is being captured
+        self._before = []  # what is called before the first segment
+        self._outside = None  # the stream that was current before
 
     def __enter__(self):
         # The pool can use none of the memory that the others' has free; giving it back waits for the GPU, once.
         self._cupy.get_default_memory_pool().free_all_blocks()
+        self._outside = self._cupy.cuda.get_current_stream()
         super().__enter__()
         try:
             self._begin()
@@ -72,8 +78,13 @@ class GraphRecording(Recorder):
 
     def replay(self):
         """Do it all again."""
-        for part in self._parts:
+        for part in (*self._before, *self._parts):
             part()
+
+    def beforehand(self, function, args):
+        self._before.append(lambda: function(*args))
+        with self._outside:
+            self._call(function, args)
 
     def on_host(self, function, args):
         self._end()

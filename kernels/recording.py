@@ -69,8 +69,14 @@ class Recorder:
 
     # What the functions below tell it.
 
+    def beforehand(self, function, args):
+        self.on_host(function, args)
+
     def on_host(self, function, args):
         self._parts.append(lambda: function(*args))
+        self._call(function, args)
+
+    def _call(self, function, args):
         _tell(None)  # launches inside belong to the function
         try:
             function(*args)
@@ -127,6 +133,14 @@ def on_host(function, *args):
     """function(*args), now and at each replay. It must write its results to arrays among its arguments."""
     if is_recording():
         threads.recorder.on_host(function, args)
+    else:
+        function(*args)
+
+
+def beforehand(function, *args):
+    """`on_host` for a function that reads nothing computed inside: a replay may call it before everything else."""
+    if is_recording():
+        threads.recorder.beforehand(function, args)
     else:
         function(*args)
 

@@ -217,11 +217,13 @@ class Trainer:
             loss = loss_function(y, y_pred)
             if not is_recording():  # else the loss is looked at when the step is over: a GPU has not yet computed it
                 check(float(loss.data), x, y)
-            for metric in measures:  # before the step: one that does not fit leaves the weights as they are
-                on_host(_measure, metric, y_pred.data, y)
             if not bound:  # only here, because the first call may have built layers
                 bound = self._bind()
             loss.backward()
+            # Before the optimizer's step: a metric that does not fit leaves the weights as they are. And behind the
+            # kernels: what a function on the host reads ends a graph on a GPU.
+            if measures:
+                on_host(_measure, measures, y_pred.data, y)
             return loss, y_pred
 
         def check(loss, x, y):
@@ -354,9 +356,10 @@ class _Means:
         return {"loss": self.total / self.samples, **{metric.name: metric.result() for metric in self.metrics}}
 
 
-def _measure(metric, y_pred, y):
-    """Updates a metric. The user's own, which may keep what it gets, gets arrays that will not change."""
-    metric.update(*((y_pred, y) if is_own(metric) else (y_pred.copy(), y.copy())))
+def _measure(measures, y_pred, y):
+    """Updates the metrics. The user's own, which may keep what it gets, gets arrays that will not change."""
+    for metric in measures:
+        metric.update(*((y_pred, y) if is_own(metric) else (y_pred.copy(), y.copy())))
 
 
 def _get_metrics(chosen, loss):

@@ -34,7 +34,6 @@ import numpy as np
 from .. import checks
 from ..arrays import namespace
 from ..dispatch import Variants, device_of
-from ..recording import refuse
 
 # One kernel an operation: the bits are the contract, so there is no ladder of versions to choose from.
 _KERNELS = {
@@ -133,7 +132,7 @@ def dropout(x, rate, *, seed, stream=0, step=0):
     ----------
     x : any shape, float32 | float64; the mask is the same for both
     rate : 0 <= rate < 1, rounded up to a multiple of 2**-24 for the mask
-    seed, stream, step : as in `uniform`; or step as a NumPy array of one int64, which a CPU's kernel reads when it runs
+    seed, stream, step : as in `uniform`; or step as an array of one int64 beside x, which the kernel reads when it runs
 
     Returns y, as x; x itself where the rate is 0.
     Raises as `uniform`; ValueError for a rate outside the range.
@@ -148,15 +147,14 @@ def dropout(x, rate, *, seed, stream=0, step=0):
     launcher = _KERNELS["dropout"].launcher(device, None)
     checks.floats("dropout", x=x)
     rate = _rate(rate)
-    number = int(step[0]) if isinstance(step, np.ndarray) and step.shape == (1,) and step.dtype == np.int64 else step
+    later = getattr(step, "dtype", None) == np.int64 and getattr(step, "shape", None) == (1,)
+    if later:
+        device_of("dropout", x=x, step=step)
+    number = int(step[0]) if later and device == "cpu" else 0 if later else step  # a GPU's would have to be waited for
     key = _key("dropout", seed, stream, number)
     if not rate:
         return x
-    if number is not step:
-        if device == "cpu":
-            return launcher(x, rate, key, step)
-        refuse("dropout: on a GPU the number of the step is part of the launch")
-    return launcher(x, rate, key)
+    return launcher(x, rate, key, step) if later else launcher(x, rate, key)
 
 
 def dropout_forward(x, rate, *, seed, stream=0, step=0):

@@ -280,15 +280,18 @@ def dropout_kernel(T, width):
 
     @kernel(threads=THREADS)
     def drop(
-        x: pointer(T), y: pointer(T), size: int64, threshold: int32, scale: T, step: uint32, stream: uint32,
-        key_0: uint32, key_1: uint32,
+        x: pointer(T), y: pointer(T), size: int64, threshold: int32, scale: T, steps: pointer(int64), known: int32,
+        step: uint32, stream: uint32, key_0: uint32, key_1: uint32,
     ):  # fmt: skip
-        """One thread: the four elements of a block, y = x * scale where their 24 bits reach the threshold, else 0."""
+        """One thread: the four elements of a block, y = x * scale where their 24 bits reach the threshold, else 0. The
+        step's number is `step`, or where that is not `known` steps[0]."""
         block = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
         first, left = 4 * block, size - 4 * block
         if left > 0:
             numbers = cuda.local.array(4, T)
             fetch(x, first, left, numbers)
+            if not known:
+                step = uint32(load(steps, 0))
             words = philox(block, step, stream, key_0, key_1)
             for k in range(4):
                 if int32(words[k] >> uint32(8)) >= threshold:
@@ -300,9 +303,13 @@ def dropout_kernel(T, width):
     return drop
 
 
-def dropout(x, rate, key):
+def dropout(x, rate, key, step=None):
+    """A `step` of its own, an array of one, goes before that in the key: a replay reads what then stands there."""
     xp = namespace(x)
     y, flat = xp.empty(x.shape, x.dtype), xp.ascontiguousarray(x).reshape(-1)
+    known = step is None
+    steps = xp.empty((1,), np.int64) if known else step
+    threshold, scale = math.ceil(rate * 2**24), 1 / (1 - rate)
     drop = dropout_kernel(element_of(x), width_of(flat))
-    drop(_grid(-(-x.size // 4)), flat, y.reshape(-1), x.size, math.ceil(rate * 2**24), 1 / (1 - rate), *key)
+    drop(_grid(-(-x.size // 4)), flat, y.reshape(-1), x.size, threshold, scale, steps, known, *key)
     return y

@@ -6,7 +6,8 @@ from numbers import Real
 
 import numpy as np
 
-from ...kernels.recording import on_host
+from ...kernels.arrays import namespace
+from ...kernels.recording import beforehand, is_recording
 from .. import functions
 from ..utils import get_seed, next_stream
 from .base import Layer
@@ -42,13 +43,17 @@ class Dropout(Layer):
     def call(self, x):
         if not self.training or not self.rate:
             return x
-        step = np.empty(1, np.int64)
-        on_host(self._take_step, step)
+        if is_recording():  # each replay is another step
+            step = namespace(x.data).empty((1,), np.int64)
+            beforehand(self._take_step, step)
+        else:
+            step = self._step
+            self._step += 1
         return functions.dropout(x, self.rate, seed=self._key, stream=self._stream, step=step)
 
     def _take_step(self, step):
-        """Writes the number of this call: also where the step is played back."""
-        step[0] = self._step
+        """Writes the number of this call."""
+        step[...] = self._step
         self._step += 1
 
     def compute_output_shape(self, input_shape):

@@ -85,6 +85,16 @@ def test_dropout_has_the_cpus_mask_in_both_dtypes_and_where_nothing_is_aligned()
             np.testing.assert_array_equal(kernels.dropout_backward(x, saved)[0], y)
 
 
+def test_dropout_reads_its_step_from_an_array_when_it_runs():
+    x, step = simulated(np.ones(70, np.float32)), simulated(np.array([3]))
+    y, saved = kernels.dropout_forward(x, 0.4, seed=7, step=step)
+    np.testing.assert_array_equal(y, kernels.dropout(x, 0.4, seed=7, step=3))
+    step[...] = 4
+    np.testing.assert_array_equal(kernels.dropout_backward(x, saved)[0], kernels.dropout(x, 0.4, seed=7, step=4))
+    with pytest.raises(TypeError, match="dropout: step is a NumPy array and x a CuPy array"):
+        kernels.dropout(x, 0.4, seed=7, step=np.array([3]))
+
+
 def test_dropout_leaves_no_trace_of_what_it_drops():
     x = np.full(40, np.inf, np.float32)
     x[::2] = np.nan

@@ -164,6 +164,7 @@ def install(monkeypatch):
         MemoryPointer=lambda memory, offset: SimpleNamespace(mem=memory),
         MemoryPool=MemoryPool,
         Stream=Stream,
+        get_current_stream=lambda: Stream.current,
         using_allocator=using_allocator,
         runtime=SimpleNamespace(getDevice=lambda: Stream.gpu),
         function=SimpleNamespace(CIntptr=CIntptr, Module=Module),
