@@ -6,6 +6,7 @@ no fallback: a mixture, or a type that nobody knows, is an error that says so.
 
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -88,5 +89,10 @@ class Variants:
             place = ladder[variant]
         else:
             raise ValueError(f"{self._op}: variant is {variant!r}: must be one of {', '.join(map(repr, ladder))}")
+        if device == "cuda" and find_spec("numba_cuda") is None:  # what Numba itself brings is older than the kernels
+            raise ImportError(
+                f"{self._op}: CuPy arrays need Numba-CUDA, which is not installed: pip install 'handloom[cuda12]', or "
+                "'handloom[cuda13]' where the NVIDIA driver runs CUDA 13"
+            )
         module, function = place.split(":")
         return getattr(import_module(f"{self._package}.{module}"), function)

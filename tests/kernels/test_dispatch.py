@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from harness import Elsewhere
 
+from handloom.kernels import dispatch
 from handloom.kernels.dispatch import Variants, device_of
 
 HERE, THERE = np.ones(2), Elsewhere(np.ones(2))
@@ -57,3 +58,13 @@ def test_the_last_variant_is_the_default():
 def test_a_kernel_that_there_is_not(device, variant, error, text):
     with pytest.raises(error, match=f"^{re.escape(text)}$"):
         LADDER.launcher(device, variant)
+
+
+def test_kernels_for_a_gpu_without_numba_cuda_say_what_to_install(monkeypatch):
+    ladder = Variants("add", "os", cpu={"simd": "path:dirname"}, cuda={"tile": "path:basename"})
+    monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
+    assert ladder.launcher("cpu", None)("a/b") == "a"
+    with pytest.raises(ImportError, match=r"^add: CuPy arrays need Numba-CUDA, which is not installed: pip install"):
+        ladder.launcher("cuda", None)
+    monkeypatch.setattr(dispatch, "find_spec", lambda name: name)
+    assert ladder.launcher("cuda", None)("a/b") == "b"
