@@ -54,6 +54,36 @@ def test_a_loop_by_hand_gets_the_losses_of_the_cpu(loss, optimizer, targets, act
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
 
 
+def fit(device):
+    """What `fit`, `evaluate` and `predict` give on data that lies in the host's memory."""
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(5, 6, 6, 1)).astype(np.float32), rng.integers(0, 3, 5)
+    nn.set_random_seed(2)
+    model = nn.Sequential(
+        [
+            nn.Conv2D(2, 3, activation="relu", input_shape=(6, 6, 1)),
+            nn.MaxPooling2D(2),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Dense(3, activation="softmax"),
+        ],
+        device=device,
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(x, y, batch_size=3, epochs=1, verbose=0, validation_data=(x[:2], y[:2])).history
+    return history, model.evaluate(x, y, batch_size=3, verbose=0), model.predict(x, batch_size=3, verbose=0)
+
+
+def test_fit_evaluate_and_predict_give_what_they_give_on_the_cpu():
+    (history, scores, outputs), (expected, expected_scores, expected_outputs) = fit("cuda"), fit("cpu")
+    assert list(history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
+    assert type(outputs) is np.ndarray
+    np.testing.assert_allclose(outputs, expected_outputs, rtol=1e-4, atol=1e-6)
+
+
 def test_a_model_moves_there_and_back():
     model = nn.Sequential([nn.Dense(4, activation="tanh"), nn.Dense(3)])
     expected = model(X).numpy()
