@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracles test-cuda bench gpu-check clean
+.PHONY: help demo test test-oracles test-cuda bench tables gpu-check clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ test-cuda: $(VENV)/.cuda ## the CUDA kernels without a GPU: in the simulator, an
 
 bench: $(VENV)/.demo ## measure kernels and training steps on this machine
 	$(BIN)/handloom bench
+
+tables: $(VENV)/.demo ## rewrite the README's tables from bench/results
+	$(BIN)/python -m handloom.bench.tables
 
 gpu-check: ## verify and time every CUDA kernel on this machine's GPU; OUT=folder, CUBINS=folder, ARGS=--quick
 	@if $(PYTHON) -c '$(HAS_CUDA)' 2>/dev/null; then python="$(PYTHON)"; \
