@@ -12,7 +12,7 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="handloom bench", description="Time the kernels against NumPy, torch, JAX and Keras."
     )
-    command.add_argument("--only", choices=("matmul", "convolution", "programs"), help="one group of cases")
+    command.add_argument("--only", choices=("limits", "matmul", "convolution", "programs"), help="one group")
     command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads for everyone")
     command.add_argument("--quick", action="store_true", help="one small case a group")
     command.add_argument("--json", metavar="FILE", help="also write the rows, the machine and the versions")
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     from rich.console import Console
 
-    from . import machine, operations, programs
+    from . import limits, machine, operations, programs
 
     groups = {
         "matmul": operations.matmul_rows,
@@ -42,25 +42,38 @@ def main(argv: list[str] | None = None) -> int:
         print(f"OPENBLAS_CORETYPE={kernel} is set: NumPy may not run its best kernels", file=sys.stderr)
     rows = []
     with _threads(options.threads):
+        quiet, found = limits.Quiet(), limits.measure(options.threads)
+        console.print("\n".join(limits.lines(found)), highlight=False, soft_wrap=True)
+        peak = found["multiply-adds, GFLOP/s"][options.threads]
+        quiet.look()
         for name, group in groups.items():
             if options.only in (None, name):
                 for row in group(options.quick):
                     rows.append(row)
-                    console.print(_line(row), highlight=False, soft_wrap=True)
+                    quiet.look()
+                    console.print(_line(row, peak), highlight=False, soft_wrap=True)
+    console.print(_quiet(quiet), highlight=False, soft_wrap=True)
     if options.markdown:
         print("\n".join(_markdown(rows)))
     if options.json:
-        _write_json(Path(options.json), description, rows)
+        _write_json(Path(options.json), description, found, quiet.spread, rows)
         console.print(f"written to {options.json}")
     return 1 if any(row.wrong for row in rows) else 0
 
 
-def _line(row) -> str:
+def _quiet(quiet) -> str:
+    spread = f"{100 * quiet.spread:.1f} %"
+    if quiet.noisy:
+        return f"[yellow]noisy[/yellow]: a fixed loop of multiply-adds spread by {spread}: run again on a quiet machine"
+    return f"quiet: a fixed loop of multiply-adds spread by {spread}"
+
+
+def _line(row, peak) -> str:
     head = f"{row.group:<28} {row.case:<28}"
     if row.wrong:
         return f"{head} [red]WRONG[/red]: {row.wrong}"
     figures = "  ".join(f"{name} {us:,.0f}" for name, us in row.microseconds.items())
-    speed = f"  {row.gflops:.0f} GFLOP/s" if row.gflops else ""
+    speed = f"  {row.gflops:.0f} GFLOP/s, {100 * row.gflops / peak:.0f} % of the limit" if row.gflops else ""
     ratio = f"  [bold]{row.ratio:.2f}[/bold] x best peer" if row.ratio else "  no peer installed"
     return f"{head} us: {figures}{speed}{ratio}"
 
@@ -99,10 +112,12 @@ def _threads(count: int):
         yield
 
 
-def _write_json(path: Path, description: dict, rows: list) -> None:
+def _write_json(path: Path, description: dict, limits: dict, spread: float, rows: list) -> None:
     content = {
-        "schema": 1,
+        "schema": 2,
         "machine": description,
+        "limits": limits,
+        "spread of a fixed loop": spread,
         "rows": [
             {
                 "group": row.group,
