@@ -16,16 +16,23 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads for everyone")
     command.add_argument("--quick", action="store_true", help="one small case a group")
     command.add_argument("--json", metavar="FILE", help="also write the rows, the machine and the versions")
+    command.add_argument("--compare", metavar="FILE", help="what --json wrote before: say what is faster or slower now")
     command.add_argument("--markdown", action="store_true", help="end with the rows as a Markdown table")
     return command
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the cases and print a table; 1 if a result was wrong."""
+    """Run the cases and print a table; 1 if a result was wrong, or slower than one to compare with."""
     options = parser().parse_args(argv)
     from rich.console import Console
 
-    from . import limits, machine, operations, programs
+    from . import compare, limits, machine, operations, programs
+
+    try:
+        before = compare.load(Path(options.compare)) if options.compare else None
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
 
     groups = {
         "matmul": operations.matmul_rows,
@@ -58,7 +65,11 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         _write_json(Path(options.json), description, found, quiet.spread, rows)
         console.print(f"written to {options.json}")
-    return 1 if any(row.wrong for row in rows) else 0
+    slower = False
+    if before is not None:
+        lines, slower = compare.compare(rows, before)
+        print("\n".join([f"against {options.compare}:", *(lines or ["no difference outside the spread of both"])]))
+    return 1 if slower or any(row.wrong for row in rows) else 0
 
 
 def _quiet(quiet) -> str:
