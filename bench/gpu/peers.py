@@ -1,7 +1,7 @@
 """The peers on a GPU: cuBLAS through CuPy, and torch with its cuBLAS and cuDNN where it is installed with CUDA.
 
 Each function gives {name: (call, what makes a NumPy array of its result)}. torch's tensors share the memory of CuPy's
-arrays, and its calls go to the same stream. TF32 is off in both, but for `products_in_tf32`.
+arrays, and its calls go to the same stream. TF32 is off in both, but for what is named so.
 """
 
 import importlib.util
@@ -78,16 +78,21 @@ def products(a, b):
 def products_in_tf32(a, b):
     if not (torch := torch_or_none()):
         return {}
-    ta, tb, settings = _tensor(a), _tensor(b), torch.backends.cuda.matmul
+    ta, tb = _tensor(a), _tensor(b)
+    return {"cuBLAS in TF32 (torch)": (_in_tf32(torch.backends.cuda.matmul, lambda: torch.matmul(ta, tb)), _read)}
 
-    def multiply():
+
+def _in_tf32(settings, call):
+    """The call, with TF32 for as long as it takes."""
+
+    def called():
         settings.allow_tf32 = True
         try:
-            return torch.matmul(ta, tb)
+            return call()
         finally:
             settings.allow_tf32 = False
 
-    return {"cuBLAS in TF32 (torch)": (multiply, _read)}
+    return called
 
 
 def convolution(direction, x, w, dy, strides, edge):
@@ -103,6 +108,13 @@ def convolution(direction, x, w, dy, strides, edge):
     fixed = None, [strides] * 2, [edge] * 2, [1, 1], False, [0, 0], 1, [which == 0, which == 1, False]
     call = lambda: torch.ops.aten.convolution_backward(tdy, tx, tw, *fixed)[which]  # noqa: E731
     return {"cuDNN (torch)": (call, _read_images if which == 0 else _read_weights)}
+
+
+def convolution_in_tf32(*sizes):
+    if not (torch := torch_or_none()):
+        return {}
+    ((call, read),) = convolution(*sizes).values()
+    return {"cuDNN in TF32 (torch)": (_in_tf32(torch.backends.cudnn, call), read)}
 
 
 def pooling(op, x):

@@ -58,6 +58,7 @@ def cases(quick) -> dict[str, Callable]:
         size, channels, filters, window, strides = layer
         name = f"conv2d {IMAGES}x{size}x{size}x{channels} -> {filters}, {window}x{window} / {strides}"
         found |= {f"{name}, {way}": partial(convolution, layer, way) for way in DIRECTIONS}
+        found |= {f"{name}, {way}, TF32": partial(convolution, layer, way, variant="tensor") for way in DIRECTIONS}
     found |= {"max_pool2d": max_pool, "avg_pool2d": avg_pool, "relu": relu, "softmax": softmax}
     found |= {"softmax_cross_entropy": cross_entropy, "adam_update": adam}
     for sizes in LSTMS[:1] if quick else LSTMS:
@@ -103,13 +104,13 @@ def matmul_bf16(size, draw):
     return Timing(ours, lambda: peers.products(a, b), "bfloat16", flops=2 * size**3, tolerance=2.0**-7)
 
 
-def convolution(layer, direction, draw):
+def convolution(layer, direction, draw, variant=None):
     size, channels, filters, window, strides = layer
     edge = window // 2
     out = (size + 2 * edge - window) // strides + 1
     x, w = draw((IMAGES, size, size, channels)), draw((window, window, channels, filters))
     dy = draw((IMAGES, out, out, filters))
-    options = {"strides": strides, "padding": ((edge, edge), (edge, edge))}
+    options = {"strides": strides, "padding": ((edge, edge), (edge, edge)), "variant": variant}
     if direction == "forward":
         ours = partial(kernels.conv2d, x, w, **options)
     else:
@@ -118,9 +119,10 @@ def convolution(layer, direction, draw):
         needs = (which == 0, which == 1, False)
         ours = lambda: kernels.conv2d_backward(dy, saved, needs)[which]  # noqa: E731
     flops = 2 * IMAGES * out * out * filters * window * window * channels
-    return Timing(
-        {"default": ours}, lambda: peers.convolution(direction, x, w, dy, strides, edge), flops=flops
-    )  # fmt: skip
+    calls, sizes = {variant or "default": ours}, (direction, x, w, dy, strides, edge)
+    if variant is None:
+        return Timing(calls, lambda: peers.convolution(*sizes), flops=flops)
+    return Timing(calls, lambda: peers.convolution_in_tf32(*sizes), "TF32", flops=flops, tolerance=4e-3)
 
 
 def max_pool(draw):

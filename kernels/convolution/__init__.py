@@ -28,7 +28,11 @@ VARIANTS = {
             "direct": "cpu:conv2d_direct",
             "threaded": "cpu:conv2d_threaded",
         },
-        cuda={"direct": "cuda:conv2d_direct", "implicit": "cuda:conv2d_implicit"},
+        cuda={
+            "direct": "cuda:conv2d_direct",
+            "implicit": "cuda:conv2d_implicit",
+            "tensor": "cuda:conv2d_tensor",
+        },
         default={"cuda": "cuda:conv2d_default"},
     )
 }
@@ -80,7 +84,9 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
         groups = C is a depthwise convolution
     activation : act: None, "relu", "sigmoid" or "tanh"
     variant : a name in VARIANTS["conv2d"]["cpu"]: naive, im2col, direct, threaded (the default); on a GPU direct,
-        implicit (the default where a pass makes at least 8 columns a group: F / groups, for dx C / groups)
+        implicit (the default where a pass makes at least 8 columns a group: F / groups, for dx C / groups), and tensor:
+        float32 alone, whose products the tensor cores make of numbers rounded to ten bits of mantissa (TF32) and add up
+        in float32. y, dx and dw are then off by up to 2^-10 of the sum of the products' absolute values
 
     Returns
     -------
@@ -104,12 +110,13 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
 
     The GPU's variants take no tables and no zeros around x. Backward they take dz as above, and where there is an
     activation or a bias a row for every 64 of it; w once more for dx; and for dw partial sums, at most 65,536 numbers
-    (direct) or 4,194,304 (implicit).
+    (direct) or 4,194,304 (implicit, tensor). tensor takes copies of the arrays of a pass whose channels or filters in a
+    group are no multiple of 4, these rounded up, and of those that do not start on 16 bytes.
 
     Raises
     ------
     ValueError : shapes that do not fit, a window larger than the padded image, an empty array, an unknown variant; on a
-        GPU images with about 2^31 pixels together.
+        GPU images with about 2^31 pixels together, and float64 with the variant tensor.
     TypeError : dtypes other than float32, float64, or mixed.
 
     Saved for backward: x, w, and y where there is an activation.  Gradients, with dz = dy act'(z): dw is the

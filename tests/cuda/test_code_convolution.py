@@ -58,3 +58,24 @@ def test_turning_the_weights_needs_no_stack(arch):
     from handloom.kernels.launch import kept_cubin
 
     assert sass.Code(kept_cubin(rung.turn(float32), arch)).resources["STACK"] == 0
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize("make, by_matrices", [("convolve", 8), ("correlate", 0)])
+def test_tensor_cores_are_fed_without_a_detour(make, by_matrices, arch):
+    """Tiles pass from memory to shared memory in 16 bytes and from there to the tensor cores: rows of windows by
+    `ldmatrix`; what has to be turned, numbers of 32 bits, one by one."""
+    from handloom.kernels.convolution.cuda import tensor_cores
+    from handloom.kernels.launch import kept_cubin
+
+    found = sass.Code(kept_cubin(getattr(tensor_cores, make)(), arch))
+    assert found.resources["STACK"] == 0 and not found.count(r"(LDL|STL)\b.*")
+    assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
+    assert not found.count(r"(DADD|DMUL|DFMA|DSETP|F2F\.F64.*|F2F\.F32\.F64)\b.*")
+    assert found.count(r"STG\.E\.128.*") and found.count("HMMA.*") == 32
+    main = max(found.loops, key=lambda loop: sass.share(loop, "HMMA.*") * loop.total())
+    counts = {name: sum(n for i, n in main.items() if i.startswith(name)) for name in ("HMMA", "LDSM", "LDGSTS")}
+    assert counts == {"HMMA": 32, "LDSM": by_matrices, "LDGSTS": 4}
+    assert all(name.endswith("128") for name in main if name.startswith("LDGSTS"))
+    assert sass.share(main, "HMMA.*") > 0.09
+    assert not [name for name in main if name.startswith(("LDG.", "STG", "STS", "MUFU", "I2F", "F2I"))]

@@ -14,8 +14,8 @@ from handloom.kernels import arrays as device_arrays
 pytestmark = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
 
 SIMULATED = [case for case in load_cases() if case.simulate]
-# Rungs whose sums are less exact than their dtype have tests of their own: test_gemm.py.
-ELSEWHERE = {("matmul", "tensor"), ("dense", "tensor")}
+# Rungs whose sums are less exact than their dtype have tests of their own: test_gemm.py, test_convolution.py.
+ELSEWHERE = {("matmul", "tensor"), ("dense", "tensor"), ("conv2d", "tensor")}
 POINTS = [
     pytest.param(case, variant, dtype, id=f"{case}-{variant}-{dtype}")
     for case in SIMULATED

@@ -2,6 +2,7 @@
 
     direct    a thread computes one number                                                         direct.py
     implicit  the product that im2col would lead to, in register tiles, without its matrix         implicit.py, tiles.py
+    tensor    the same product on the tensor cores, in TF32                                        tensor_cores.py
 
 A rung does all passes: `forward`, `data_gradient`, `weight_gradient`, from two kernels, one that convolves and one that
 correlates (rung.py). The data gradient is a convolution of dz, or for strides above 1 several (window.py). Arrays are
@@ -11,10 +12,12 @@ C-contiguous.
 from .direct import conv2d_direct
 from .implicit import conv2d_implicit
 from .rung import Rung
+from .tensor_cores import conv2d_tensor
 
-__all__ = ["conv2d_default", "conv2d_direct", "conv2d_implicit"]
+__all__ = ["conv2d_default", "conv2d_direct", "conv2d_implicit", "conv2d_tensor"]
 
-# A register tile pays for itself from this many columns of a group on; below, most of it would be unused.
+# A register tile pays for itself from this many columns of a group on; below, most of it would be unused. The tensor
+# cores' TF32 is for those who ask for it.
 FEW = 8
 
 

@@ -14,20 +14,7 @@ from ...launch import element_of, kernel, pointer
 from ...ptx import load, load4, store, store4
 from .rung import make_rung
 from .tiles import DEPTH, ROWS, THREADS, operations, resident, shape_for, sizes, vector_of
-from .window import count_on, count_one, set_digits, split
-
-
-@cuda.jit(device=True, inline="always")
-def column_of(place, columns, block_columns):
-    """(group, first column in it) of the block's place along a row of the result."""
-    group, block = split(place, (columns + block_columns - 1) // block_columns)
-    return group, int32(block * block_columns)
-
-
-@cuda.jit(device=True, inline="always")
-def blocks_across(filters, columns, block_columns):
-    groups, _ = split(filters, columns)
-    return groups * ((columns + block_columns - 1) // block_columns)
+from .window import blocks_across, column_of, count_on, count_one, set_digits, split
 
 
 @cache
@@ -85,6 +72,14 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
             for v in range(V):
                 store(tile, start + (p + v) * wide + row + f * at_once, ahead[f * V + v])
 
+    @cuda.jit(device=True, inline="always")
+    def write(y, places, y_at, x_at, columns_left, acc, first, floor):
+        """Half of the thread's rows: not every LLVM unrolls a loop over all of them."""
+        for i in range(first, first + ROWS // 2):
+            place = load(places, i // V * spread + y_at + i % V)
+            if place >= 0:
+                write_row(y, place + x_at, columns_left - x_at, acc, i, floor)
+
     @kernel(threads=THREADS, blocks=resident(T))
     def convolve_implicit(
         x: pointer(T), w: pointer(T), bias: pointer(T), y: pointer(T), height: int32, width: int32, channels: int32,
@@ -131,7 +126,8 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
         row_b, col_b, left_b = place_b(columns_left)
         col_b = int32(col_b + first_col)
         gather(x, height, width, channels, depth, taps_h, taps_w, tap_h, tap_w, digits, windows, row, ahead_a)
-        fetch_b(w, int64(row_b) * filters + col_b, left_b, row_b < terms, ahead_b)
+        from_b = int64(row_b) * filters + col_b
+        fetch_b(w, from_b, left_b, row_b < terms, ahead_b)
         put_a(tile_a, 0, ahead_a)
         put_b(tile_b, 0, ahead_b)
         for j in range(columns_):
@@ -149,8 +145,8 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
                     x, height, width, channels, depth, taps_h, taps_w, tap_h, tap_w, digits, windows, row,
                     ahead_a,
                 )  # fmt: skip
-                row_next = int32(term + row_b)
-                fetch_b(w, int64(row_next) * filters + col_b, left_b, row_next < terms, ahead_b)
+                from_b += filters * DEPTH
+                fetch_b(w, from_b, left_b, row_b < terms - term, ahead_b)
             multiply(tile_a, int32(now * size_a + y_at), tile_b, int32(now * size_b + x_at), right, acc)
             now = int32(1 - now)
             if term < terms:
@@ -158,10 +154,8 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
                 put_b(tile_b, now * size_b, ahead_b)
                 cuda.syncthreads()
             term = int32(term + DEPTH)
-        for i in range(ROWS):
-            place = load(places, i // V * spread + y_at + i % V)
-            if place >= 0:
-                write_row(y, place + x_at, columns_left - x_at, acc, i, floor)
+        for half in range(0, ROWS, ROWS // 2):
+            write(y, places, y_at, x_at, columns_left, acc, half, floor)
 
     return convolve_implicit
 
@@ -220,6 +214,13 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
                 store4(tile, at + f * at_once, vector(ahead, f * V))
             else:
                 store(tile, at + f * at_once, ahead[f])
+
+    @cuda.jit(device=True, inline="always")
+    def write(partial, at, row0, terms, filters, columns_left, acc, first, floor):
+        for i in range(first, first + ROWS // 2):
+            row = row0 + i // V * spread + i % V
+            if row < terms:
+                write_row(partial, at + int64(row) * filters, columns_left, acc, i, floor)
 
     @kernel(threads=THREADS, blocks=resident(T))
     def correlate_implicit(
@@ -287,11 +288,9 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
                 put_b(tile_b, now * size_b, ahead_b)
                 cuda.syncthreads()
             at = int32(at + DEPTH)
-        for i in range(ROWS):
-            row = row0 + i // V * spread + y_at + i % V
-            if row < terms:
-                place = (int64(part) * terms + row) * filters + first_col + x_at
-                write_row(partial, place, columns_left - x_at, acc, i, floor)
+        at = int64(part) * terms * filters + first_col + x_at
+        for half in range(0, ROWS, ROWS // 2):
+            write(partial, at, row0 + y_at, terms, filters, columns_left - x_at, acc, half, floor)
 
     return correlate_implicit
 

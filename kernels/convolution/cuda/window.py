@@ -133,3 +133,17 @@ def count_one(digits, low, middle):
         if digits[1] == middle:
             digits[1] = 0
             digits[2] += 1
+
+
+@cuda.jit(device=True, inline="always")
+def column_of(place, columns, block_columns):
+    """(group, first column in it) of the block's place along a row of the result."""
+    group, block = split(place, (columns + block_columns - 1) // block_columns)
+    return group, int32(block * block_columns)
+
+
+@cuda.jit(device=True, inline="always")
+def blocks_across(filters, columns, block_columns):
+    """Blocks along a row of the result: of each group, so many that its columns fit."""
+    groups, _ = split(filters, columns)
+    return groups * ((columns + block_columns - 1) // block_columns)

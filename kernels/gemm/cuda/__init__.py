@@ -6,7 +6,8 @@
     vectors    the same with 16 bytes an access, and the next tiles on their way meanwhile               tiles.py
     tensor     a warp computes 64 x 32 elements with instructions for whole matrices                     tensor_cores.py
 
-product.py holds the launchers, epilogue.py what follows a product: bias and activation, and their gradients.
+product.py holds the launchers, epilogue.py what follows a product: bias and activation, and their gradients;
+fragments.py how the tensor cores are fed, which convolutions share.
 
 Every launcher is called as gemm_x(a, b, c, bias=None, activation=None): `a` and `b` 2-D with any strides, `c` 2-D and
 C-contiguous. In the kernels, element (i, k) of A is a[i * a_row + k * a_col], so that a transposed operand is the same

@@ -7,8 +7,9 @@ from numba import float32, float64, uint16
 from ...arrays import address, namespace
 from ...launch import element_of
 from .epilogue import CODES, activate
+from .fragments import BLOCK, SHARED_BYTES
 from .simple import TILE, naive, shared
-from .tensor_cores import BLOCK, SHARED_BYTES, tensor
+from .tensor_cores import tensor
 from .tiles import BLOCK_ROWS, SIDE, registers, vectors
 
 # What the rungs multiply: bfloat16 goes to kernels as its bits.

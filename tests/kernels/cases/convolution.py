@@ -119,6 +119,7 @@ CASES = [
     # The first two layers of a digit classifier, and a panel that needs several shares.
     conv("digits", (8, 28, 28, 1), (3, 3, 1, 32), activation="relu", variants=FAST),
     conv("digits-second", (4, 13, 13, 32), (3, 3, 32, 64), activation="relu", variants=FAST),
+    conv("beyond-tiles-of-128", (1, 2, 4, 68), (1, 2, 68, 132), variants=FAST),
     conv("deep", (1, 6, 6, 200), (3, 3, 200, 96), padding="same", bias=False, variants=FAST),
 ]
 

@@ -1,0 +1,94 @@
+"""Convolutions on a GPU beyond the generated contract: tensor cores, in TF32.
+
+TF32 rounds both factors to eleven bits, the first one not kept: each is off by 2^-11 of itself at most, and a product
+by little more than 2^-10 of itself. So a sum is off by at most 2^-10 of the sum of the products' absolute values, and
+by what sums in float32 are off. That is the bound here, number by number. A gradient through a ReLU starts from the y
+that was found, and so does the reference.
+"""
+
+import numpy as np
+import pytest
+from harness import tolerance
+from numba.core import config
+
+from handloom import kernels
+from handloom.kernels import arrays as device_arrays
+from handloom.kernels.arrays import simulated
+from handloom.kernels.convolution import reference
+from handloom.kernels.convolution.cuda import tensor_cores
+
+if not config.ENABLE_CUDASIM:
+    pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
+
+# (shape of x, of w, options, results): few tiles, since in the simulator each takes seconds.
+CASES = {
+    "copied-groups-in-phases": (
+        (1, 2, 4, 6), (2, 2, 3, 4), {"groups": 2, "strides": (1, 2), "padding": ((1, 0), (0, 2)), "activation": "relu"},
+        ("y", "dx", "dw", "db"),
+    ),
+    "more-tiles-than-places-and-parts": (
+        (2, 8, 12, 4), (3, 5, 4, 4), {"dilation": (2, 1), "padding": ((2, 1), (0, 0))}, ("y", "dw"),
+    ),
+    "blocks-of-pixels-and-filters": ((1, 1, 131, 4), (1, 1, 4, 132), {}, ("y",)),
+    "blocks-of-channels-and-filters": ((1, 1, 2, 132), (1, 1, 132, 132), {}, ("dw",)),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nan_filled_memory(monkeypatch):
+    """Fresh arrays start as NaN, so that an output a kernel forgot to write is seen."""
+    empty = device_arrays._Simulated.empty
+
+    def poisoned(shape, dtype):
+        array = empty(shape, dtype)
+        array.fill(np.nan)
+        return array
+
+    monkeypatch.setattr(device_arrays._Simulated, "empty", staticmethod(poisoned))
+
+
+def wide(array):
+    return None if array is None else np.asarray(array).astype(np.float64)
+
+
+def assert_within(found, expected, sums, length):
+    """As exact as the text above says; `sums`: of the products' absolute values."""
+    assert isinstance(found, device_arrays.SimulatedArray)
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    error = np.abs(wide(found) - expected)
+    bound = (2.0**-10 + 2.0**-22 + tolerance(np.float32, length)) * sums
+    assert (error <= bound).all(), f"{(error - bound).max()} beyond the bound"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tensor_cores_follow_the_reference(case, monkeypatch):
+    monkeypatch.setattr(tensor_cores, "FEWEST", 40)  # so that few pixels are several parts
+    x_shape, w_shape, options, results = CASES[case]
+    rng = np.random.default_rng(3)
+    given = [simulated(rng.uniform(-1, 1, shape).astype(np.float32)) for shape in (x_shape, w_shape, w_shape[3:])]
+    before = [array.copy() for array in given]
+    linear, relu = {**options, "activation": None}, "activation" in options
+    x, w, b = map(wide, given)
+    y, saved = kernels.conv2d_forward(*given, **options, variant="tensor" if "y" in results else "direct")
+    z, sums = reference.conv2d(x, w, b, **linear), reference.conv2d(abs(x), abs(w), abs(b), **linear)
+    length = max(w.size // w.shape[3], w.size // w.shape[2], y.size // y.shape[3])
+    assert_within(y, np.maximum(z, 0) if relu else z, sums, length)
+    dy = rng.uniform(-1, 1, y.shape).astype(np.float32)
+    dz = wide(np.where(y == 0, 0, dy) if relu else dy)
+    needs = tuple(name in results for name in ("dx", "dw", "db"))
+    if any(needs):
+        gradients = kernels.conv2d_backward(simulated(dy), saved._replace(variant="tensor"), needs)
+        expected = reference.conv2d_backward(dz, x, w, b, **linear)
+        sums = reference.conv2d_backward(abs(dz), abs(x), abs(w), abs(b), **linear)
+        for found, want, bound, needed in zip(gradients, expected, sums, needs, strict=True):
+            if needed:
+                assert_within(found, want, bound, length)
+    for array, was in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, was)
+
+
+def test_double_precision_is_refused():
+    x, w = simulated(np.ones((1, 4, 4, 4))), simulated(np.ones((2, 2, 4, 4)))
+    text = "takes float32, as TF32; 'direct' and 'implicit' take float64"
+    with pytest.raises(ValueError, match=f"^conv2d: variant is 'tensor' and the arrays are float64: {text}$"):
+        kernels.conv2d(x, w, variant="tensor")
