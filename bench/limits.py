@@ -20,6 +20,7 @@ from ..kernels import simd
 from ..kernels.jit import jit
 from ..kernels.simd import fma, lanes, rolled, vfill, vload, vstore
 from ..kernels.threads import THREADS_PAY, threaded
+from .timing import PAUSE
 
 # Samples of a fixed loop may lie this far apart, as a share of their median.
 NOISY = 0.1
@@ -93,6 +94,8 @@ class Quiet:
         self.seconds = []
 
     def look(self):
+        time.sleep(PAUSE)  # threads of the one before spin on
+        self._run()
         self.seconds += [_seconds(self._run) for _ in range(LOOKS)]
 
     @property
