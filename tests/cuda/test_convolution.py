@@ -15,10 +15,11 @@ from handloom import kernels
 from handloom.kernels import arrays as device_arrays
 from handloom.kernels.arrays import simulated
 from handloom.kernels.convolution import reference
-from handloom.kernels.convolution.cuda import tensor_cores
+from handloom.kernels.dispatch import backend
 
 if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
+tensor_cores = backend("handloom.kernels.convolution", "cuda").tensor_cores
 
 # (shape of x, of w, options, results): few tiles, since in the simulator each takes seconds.
 CASES = {
