@@ -62,7 +62,9 @@ def test_products_of_ragged_shapes_and_their_gradients(dtype):
     a, b, dc = drawn(dtype, (13, 5), (5, 31), (13, 31))
     a[3, 1], a[5, 2] = np.nan, np.inf
     c, saved = kernels.matmul_forward(a, b, variant="tensor")
-    assert_near(c, reference.matmul(*wide(a, b)), 5)
+    with np.errstate(invalid="ignore"):  # Inf times the zeros that some BLAS fill their tiles up with
+        expected = reference.matmul(*wide(a, b))
+    assert_near(c, expected, 5)
     assert np.isnan(wide(c)[0]).any(axis=1).tolist() == [row == 3 for row in range(13)]
     a, b = drawn(dtype, (13, 5), (5, 31))
     for found, expected in zip(
