@@ -25,7 +25,7 @@ POINTS = [
     pytest.param(name, T, arch, id=f"{name}-{T}-{arch}")
     for name in KERNELS
     for T in (float32, float64)
-    for arch in (*sass.ARCHITECTURES, *([sass.NEWER] if T is float32 else ()))
+    for arch in sass.ARCHITECTURES
 ]
 
 

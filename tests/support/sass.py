@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 ARCHITECTURES = ("sm_80", "sm_90a")
-# Where it is only asked whether a kernel fits.
-NEWER = "sm_100a"
 
 
 def program(name: str) -> str | None:
