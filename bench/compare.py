@@ -11,11 +11,11 @@ OURS = "handloom"
 
 
 def load(path: Path) -> dict:
-    """{(group, case): (p20, median, p80) of handloom, in microseconds} of what `--json` wrote."""
+    """{(group, case): (p20, p80, median) of handloom, in microseconds} of what `--json` wrote."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {
-            (row["group"], row["case"]): _figures(row["p20_p80"][OURS], row["microseconds"][OURS])
+            (row["group"], row["case"]): (*row["p20_p80"][OURS], row["microseconds"][OURS])
             for row in content["rows"]
             if not row["wrong"]
         }
@@ -32,7 +32,8 @@ def compare(rows: list, before: dict) -> tuple[list[str], bool]:
         if row.wrong or old is None:
             others.append(f"{name} {'WRONG' if row.wrong else 'new'}")
             continue
-        (old_low, old_median, old_high), (low, median, high) = old, _figures(row.spread[OURS], row.microseconds[OURS])
+        old_low, old_high, old_median = old
+        (low, high), median = row.spread[OURS], row.microseconds[OURS]
         ratio = median / old_median
         line = f"{name} {old_median:,.0f} -> {median:,.0f} us: {{}} {max(ratio, 1 / ratio):.2f} x"
         if low > old_high:
@@ -41,8 +42,3 @@ def compare(rows: list, before: dict) -> tuple[list[str], bool]:
             faster.append((ratio, line.format("faster")))
     lines = [line for _, line in sorted(slower, reverse=True)] + [line for _, line in sorted(faster)] + others
     return lines, bool(slower)
-
-
-def _figures(spread, median):
-    low, high = spread
-    return low, median, high
