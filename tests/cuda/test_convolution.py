@@ -19,6 +19,7 @@ from handloom.kernels.dispatch import backend
 
 if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 tensor_cores = backend("handloom.kernels.convolution", "cuda").tensor_cores
 
 # (shape of x, of w, options, results): few tiles, since in the simulator each takes seconds.
@@ -33,19 +34,6 @@ CASES = {
     "blocks-of-pixels-and-filters": ((1, 1, 131, 4), (1, 1, 4, 132), {}, ("y",)),
     "blocks-of-channels-and-filters": ((1, 1, 2, 132), (1, 1, 132, 132), {}, ("dw",)),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def nan_filled_memory(monkeypatch):
-    """Fresh arrays start as NaN, so that an output a kernel forgot to write is seen."""
-    empty = device_arrays._Simulated.empty
-
-    def poisoned(shape, dtype):
-        array = empty(shape, dtype)
-        array.fill(np.nan)
-        return array
-
-    monkeypatch.setattr(device_arrays._Simulated, "empty", staticmethod(poisoned))
 
 
 def wide(array):

@@ -20,20 +20,8 @@ if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
 ml_dtypes = pytest.importorskip("ml_dtypes")
 BF16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
+pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 NARROW = pytest.mark.parametrize("dtype", [BF16, F32], ids=str)
-
-
-@pytest.fixture(autouse=True)
-def nan_filled_memory(monkeypatch):
-    """Fresh arrays start as NaN, so that an output a kernel forgot to write is seen."""
-    empty = device_arrays._Simulated.empty
-
-    def poisoned(shape, dtype):
-        array = empty(shape, dtype)
-        array.fill(np.nan)
-        return array
-
-    monkeypatch.setattr(device_arrays._Simulated, "empty", staticmethod(poisoned))
 
 
 def drawn(dtype, *shapes):

@@ -11,7 +11,10 @@ from numba.core import config
 from handloom import kernels
 from handloom.kernels import arrays as device_arrays
 
-pytestmark = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
+pytestmark = [
+    pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these"),
+    pytest.mark.usefixtures("nan_filled_memory"),
+]
 
 SIMULATED = [case for case in load_cases() if case.simulate]
 # Rungs whose sums are less exact than their dtype have tests of their own: test_gemm.py, test_convolution.py.
@@ -23,20 +26,6 @@ POINTS = [
     if (case.op, variant) not in ELSEWHERE
     for dtype in DTYPES
 ]
-
-
-@pytest.fixture(autouse=True)
-def nan_filled_memory(monkeypatch):
-    """Fresh arrays start as NaN, so that an output a kernel forgot to write is seen."""
-    empty = device_arrays._Simulated.empty
-
-    def poisoned(shape, dtype):
-        array = empty(shape, dtype)
-        if array.dtype.kind == "f":
-            array.fill(np.nan)
-        return array
-
-    monkeypatch.setattr(device_arrays._Simulated, "empty", staticmethod(poisoned))
 
 
 def on_device(array):
