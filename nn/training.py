@@ -143,10 +143,7 @@ class Trainer:
             bar.epoch_begin()
             for index, (x, _) in enumerate(on_device_of(self, batches)):
                 _tell(on_batch_begin, index)
-                y = self(made_by(place_input(self, x), None))
-                if not isinstance(y, Tensor):
-                    raise TypeError(f"predict: the model returned a {type(y).__name__}: it must return one tensor")
-                outputs.append(beside(y.data, x))
+                outputs.append(self._output(x))
                 bar.step(index, dict)
                 _tell(on_batch_end, index)
             bar.epoch_end({})
@@ -170,7 +167,15 @@ class Trainer:
     def predict_on_batch(self, x):
         """The outputs for these samples, taken as one batch."""
         x, _ = self._as_data("predict_on_batch", x, None, labelled=False)
-        return self.predict(x, batch_size=len(x), verbose=0)
+        with no_grad(), self._in_mode(False):
+            return self._output(x).copy()  # it may be a view of `x`
+
+    def _output(self, x):
+        """The model's output for a batch, as the kind of array that `x` is."""
+        y = self(made_by(place_input(self, x), None))
+        if not isinstance(y, Tensor):
+            raise TypeError(f"predict: the model returned a {type(y).__name__}: it must return one tensor")
+        return beside(y.data, x)
 
     # The loops.
 

@@ -23,15 +23,32 @@ _names_given = Counter()
 
 
 class _Modes(threading.local):
-    """The modes that this thread has put over the layers' own for a while: {id of a layer: training}, innermost last.
+    """The modes that this thread has put over the layers' own for a while, innermost last.
 
-    Each entry holds all that apply while it is the last. Other threads have their own, so `predict` in one leaves
-    dropout on in a `fit` that runs in another; models that are not concerned, such as one that a loss calls, are in
-    none.
+    Other threads have their own, so `predict` in one leaves dropout on in a `fit` that runs in another.
     """
 
     def __init__(self):
-        self.stack = [{}]
+        self.stack = []
+
+
+class _Mode:
+    """A layer and all below it in training or not. Which those are is looked up when one of them asks: few do."""
+
+    def __init__(self, layer, training):
+        self.layer, self.training = layer, training
+        self._covered = None
+
+    def covers(self, layer):
+        """Models that are not concerned, such as one that a loss calls, are not."""
+        if self._covered is None:
+            self._covered = set(map(id, self.layer.all_layers()))
+        return id(layer) in self._covered
+
+    def extend(self, layer):
+        """Parts of a layer that were made meanwhile belong to it."""
+        if self._covered is not None and id(layer) in self._covered:
+            self._covered.update(map(id, layer.all_layers()))
 
 
 _modes = _Modes()
@@ -202,6 +219,20 @@ class Layer:
         with no_grad():
             return _shape_of(self(_zeros(input_shape, self.dtype), training=False))
 
+    def flops(self, input_shape):
+        """Arithmetic operations of a forward pass on an input of this shape, batch included; a multiply-add is two.
+
+        For `Model.roofline`: a layer with arithmetic of its own defines it.
+        """
+        return 0
+
+    def backward_flops(self, input_shape, wanted):
+        """Those of the backward pass; `wanted`: whether the gradients of the input and of the parameters are.
+
+        By default each of the two takes as many as the forward pass.
+        """
+        return sum(wanted) * self.flops(input_shape)
+
     def add_weight(self, shape=None, initializer=None, dtype=None, trainable=True, name=None):
         """A new parameter of this layer, drawn from the initializer (Glorot's uniform, zeros for one axis or none)."""
         shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
@@ -313,7 +344,10 @@ class Layer:
         Setting it reaches all sub-layers and lasts. `fit` and `predict`, or a call with `training=...`, have a mode
         of their own, which goes first as long as they run, in the thread that they run in.
         """
-        return _modes.stack[-1].get(id(self), self._training)
+        for mode in reversed(_modes.stack):
+            if mode.covers(self):
+                return mode.training
+        return self._training
 
     @training.setter
     def training(self, value):
@@ -323,8 +357,7 @@ class Layer:
     @contextmanager
     def _in_mode(self, training):
         """Puts this layer and all below it in a mode, in this thread and for the moment."""
-        mine = dict.fromkeys(map(id, self.all_layers()), bool(training))
-        _modes.stack.append({**_modes.stack[-1], **mine})
+        _modes.stack.append(_Mode(self, bool(training)))
         try:
             yield
         finally:
@@ -354,9 +387,8 @@ class Layer:
             for layer in self.all_layers():
                 if layer._trainable is not True:  # a part may have been told otherwise
                     layer._set_trainable(False)
-        for modes in _modes.stack:
-            if id(self) in modes:
-                modes.update(dict.fromkeys(map(id, self.all_layers()), modes[id(self)]))
+        for mode in _modes.stack:
+            mode.extend(self)
         self._settle_device()
 
     # Devices.
