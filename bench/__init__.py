@@ -1,11 +1,15 @@
-"""Speed, measured: every figure a ratio against a peer in the same run, after checking that the results agree.
+"""Speed, measured: what this machine can do, how close the kernels come to it, and how they stand against others.
 
-    python -m handloom.bench                the machine's limits, all groups; peers that are not installed are named
-    python -m handloom.bench --only matmul  one group: limits, matmul, convolution, programs
-    python -m handloom.bench --json FILE    the rows, the limits, the machine and the versions as JSON
-    python -m handloom.bench --compare FILE what is slower or faster than there; exit status 1 where one is slower
+    handloom bench                    limits, the main cases, whole training steps; peers that are installed beside them
+    handloom bench --only conv2d      a family, an operation, or one row by its name
+    handloom bench --full             all cases
+    handloom bench --json FILE        what was found, for --compare and `make tables`
+    handloom bench --report DIR       a page to show: DIR/index.html
+    handloom bench --compare FILE     what is slower or faster than there; exit status 1 where one is slower
+    pytest bench/                     the main cases under pytest-benchmark
 
-How it measures is written in `timing.py`; how each peer is called, in `peers/`.
+A case (cases/, one file a family) says what is computed, how many operations and bytes that takes, and who else can
+do it (peers/). `measure.py` verifies it against the plain NumPy reference, times it (`timing.py`) and verifies again.
 """
 
 from .command import main

@@ -2,74 +2,164 @@
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from pathlib import Path
 
 
 def parser() -> argparse.ArgumentParser:
+    from .peers import NAMES
+
     command = argparse.ArgumentParser(
-        prog="handloom bench", description="Time the kernels against NumPy, torch, JAX and Keras."
+        prog="handloom bench",
+        description="Measure this machine's limits, the kernels and whole training steps, beside NumPy, torch, JAX ...",
+        epilog="Exit status: 0; 1 where a result is wrong, or slower than --compare; 2 for options that make no sense; "
+        "130 after Ctrl-C, which keeps the results so far.",
     )
-    command.add_argument("--only", choices=("limits", "matmul", "convolution", "programs"), help="one group")
-    command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads for everyone")
-    command.add_argument("--quick", action="store_true", help="one small case a group")
-    command.add_argument("--json", metavar="FILE", help="also write the rows, the machine and the versions")
+    command.add_argument(
+        "--only", metavar="NAME", action="append", default=[],
+        help='a family ("gemm"), an operation ("conv2d"), the beginning of a row\'s name, or "limits"; may be repeated',
+    )  # fmt: skip
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true", help="the main cases, under two minutes (the default)")
+    length.add_argument("--full", action="store_true", help="all cases, and more samples of each")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure")
+    command.add_argument(
+        "--peers", metavar="NAMES", help=f'"none", or some of {",".join(NAMES)} (default: what is installed)'
+    )
+    command.add_argument("--threads", type=int, help="threads, and cores, for everyone (default: all cores)")
+    command.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of the single operations")
+    command.add_argument("--json", metavar="FILE", help="also write what was found")
+    command.add_argument("--report", metavar="DIR", help="also write a page: DIR/index.html")
     command.add_argument("--compare", metavar="FILE", help="what --json wrote before: say what is faster or slower now")
-    command.add_argument("--markdown", action="store_true", help="end with the rows as a Markdown table")
     return command
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the cases and print a table; 1 if a result was wrong, or slower than one to compare with."""
-    options = parser().parse_args(argv)
-    from rich.console import Console
+    """Run the cases and print what was found; the exit status."""
+    command = parser()
+    options = command.parse_args(argv)
+    from . import peers, results
 
-    from . import compare, limits, machine, operations, programs
-
+    cores = len(os.sched_getaffinity(0))
+    threads = cores if options.threads is None else options.threads
+    if not 1 <= threads <= cores:
+        command.error(f"--threads is {threads}: must be from 1 to {cores}, the cores that this process may use")
+    asked = _asked(command, options.peers, peers)
     try:
-        before = compare.load(Path(options.compare)) if options.compare else None
+        before = results.load(Path(options.compare)) if options.compare else None
+        if options.device == "cuda":
+            from .gpu import rows as gpu_rows
+
+            found, complete = gpu_rows.run(options)
+        else:
+            with _cores(threads):
+                found, complete = _run(options, threads, asked)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    return _finish(options, found, before, complete)
 
-    groups = {
-        "matmul": operations.matmul_rows,
-        "convolution": operations.convolution_rows,
-        "programs": programs.program_rows,
-    }
-    console = Console()
-    description = machine.describe(options.threads)
-    console.print(
-        f"{description['processor']}, {options.threads} threads, vectors of {description['vector bytes']} bytes, "
-        f"{description['date']}"
-    )
+
+def _asked(command, text, peers) -> list[str]:
+    """The peers that were asked for."""
+    if text is None:
+        return list(peers.NAMES)
+    names = [name for name in text.split(",") if name and name != "none"]
+    for name in names:
+        if name not in peers.NAMES:
+            command.error(f"--peers: {name!r} is no peer: the peers are {', '.join(peers.NAMES)}")
+    return names
+
+
+def _run(options, threads, asked) -> tuple[dict, bool]:
+    """(What was found, whether to the end.)"""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..kernels import limits
+    from . import cases, machine, results
+    from .measure import Suite
+    from .quiet import Quiet
+    from .timing import FULL, QUICK
+
+    only = [name for name in options.only if name != "limits"]
+    chosen = [] if options.only and not only else cases.select(only, options.full, options.dtype)
+    if only and not chosen:
+        raise ValueError(f"bench: no quick case is called {', '.join(only)}: add --full")
+    console = Console(highlight=False, soft_wrap=True)
+    description = machine.describe(threads)
+    console.print(_head(description))
     if kernel := os.environ.get("OPENBLAS_CORETYPE"):
         print(f"OPENBLAS_CORETYPE={kernel} is set: NumPy may not run its best kernels", file=sys.stderr)
-    rows = []
-    with _threads(options.threads):
-        quiet, found = limits.Quiet(), limits.measure(options.threads)
-        console.print("\n".join(limits.lines(found)), highlight=False, soft_wrap=True)
-        peak = found["multiply-adds, GFLOP/s"][options.threads]
-        quiet.look()
-        for name, group in groups.items():
-            if options.only in (None, name):
-                for row in group(options.quick):
-                    rows.append(row)
-                    quiet.look()
-                    console.print(_line(row, peak), highlight=False, soft_wrap=True)
-    console.print(_quiet(quiet), highlight=False, soft_wrap=True)
-    if options.markdown:
-        print("\n".join(_markdown(rows)))
+    quiet, measured = Quiet(threads), limits.measure(threads)
+    console.print("\n".join(limits.lines(measured)))
+    suite = Suite(measured, threads, FULL if options.full else QUICK, options.dtype, asked)
+    quiet.look()
+    rows, complete = [], True
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("", total=len(chosen))
+            for case in chosen:
+                progress.update(bar, description=case.name)
+                new = suite.rows(case)
+                rows += new
+                quiet.look()
+                progress.advance(bar)
+                progress.console.print("\n".join(_lines(new)))
+    except KeyboardInterrupt:
+        complete = False
+        console.print("interrupted: what follows is of the cases so far")
+    console.print(_quiet(quiet))
+    return results.gather(suite, rows, description, quiet.spread, complete), complete
+
+
+def _finish(options, found, before, complete) -> int:
+    """The summary, the files, the comparison."""
+    from . import compare, results
+
+    print("\n".join(_summary(found)))
     if options.json:
-        _write_json(Path(options.json), description, found, quiet.spread, rows)
-        console.print(f"written to {options.json}")
+        results.save(found, Path(options.json))
+        print(f"written to {options.json}")
+    if options.report:
+        from . import report
+
+        print(f"written to {report.write(found, Path(options.report))}")
     slower = False
     if before is not None:
-        lines, slower = compare.compare(rows, before)
+        lines, slower = compare.compare(found, before)
         print("\n".join([f"against {options.compare}:", *(lines or ["no difference outside the spread of both"])]))
-    return 1 if slower or any(row.wrong for row in rows) else 0
+    if not complete:
+        return 130
+    return 1 if slower or any(row["wrong"] for row in found["rows"]) else 0
+
+
+def _head(description) -> str:
+    return (
+        f"{description['processor']}, {description['threads']} of {description['cores']} cores, vectors of "
+        f"{description['vector bytes']} bytes, {description['date']}"
+    )
+
+
+def _lines(rows):
+    """A case: the command that runs it again, a line for each variant of ours, a line for the peers."""
+    yield f"[dim]{rows[0].command}[/dim]"
+    for row in rows:
+        if row.wrong:
+            yield f"  {row.variant:<10} [red]WRONG[/red]: {row.wrong}"
+            continue
+        ours, (low, high), cpu, first = (of["handloom"] for of in (row.us, row.p20_p80, row.cpu_us, row.first_s))
+        speed = f"{row.gflops:,.0f} GFLOP/s  " if row.gflops and row.gflops >= 1 else ""
+        yield (
+            f"  {row.variant:<10} {ours:>10,.1f} us ({low:,.1f} to {high:,.1f})  cpu {cpu:,.1f} us  first call "
+            f"{first:.2f} s  {speed}{row.gbs:,.0f} GB/s  {100 * row.share:.0f} % of {row.limit}"
+        )
+    row = rows[-1]
+    if row.ratio is not None:
+        theirs = ", ".join(f"{name} {us:,.1f}" for name, us in row.us.items() if name != "handloom")
+        yield f"  [bold]{row.ratio:.2f}[/bold] x the best peer: {theirs}"
 
 
 def _quiet(quiet) -> str:
@@ -79,32 +169,32 @@ def _quiet(quiet) -> str:
     return f"quiet: a fixed loop of multiply-adds spread by {spread}"
 
 
-def _line(row, peak) -> str:
-    head = f"{row.group:<28} {row.case:<28}"
-    if row.wrong:
-        return f"{head} [red]WRONG[/red]: {row.wrong}"
-    figures = "  ".join(f"{name} {us:,.0f}" for name, us in row.microseconds.items())
-    speed = f"  {row.gflops:.0f} GFLOP/s, {100 * row.gflops / peak:.0f} % of the limit" if row.gflops else ""
-    ratio = f"  [bold]{row.ratio:.2f}[/bold] x best peer" if row.ratio else "  no peer installed"
-    return f"{head} us: {figures}{speed}{ratio}"
+def _summary(found):
+    """How many ahead, level and behind; and what is missing."""
+    import numpy as np
 
-
-def _markdown(rows):
-    yield "| | case | µs | GFLOP/s | peers, µs | × best peer |"
-    yield "|---|---|---|---|---|---|"
-    for row in rows:
-        (_, ours), *peers = row.microseconds.items()
-        others = ", ".join(f"{name} {us:,.0f}" for name, us in peers)
-        speed, ratio = (f"{value:.{digits}f}" if value else "" for value, digits in ((row.gflops, 0), (row.ratio, 2)))
-        yield f"| {row.group} | {row.case} | {ours:,.0f} | {speed} | {others} | {ratio} |"
+    ratios = [row["ratio"] for row in found["rows"] if row["default"] and row["ratio"]]
+    if ratios:
+        ahead, behind = sum(ratio > 1.05 for ratio in ratios), sum(ratio < 0.95 for ratio in ratios)
+        yield (
+            f"against the best peer of each of {len(ratios)} cases: {ahead} ahead by more than 5 %, "
+            f"{len(ratios) - ahead - behind} level, {behind} behind by more than 5 %; geometric mean "
+            f"{np.exp(np.mean(np.log(ratios))):.2f}"
+        )
+    for text in found["not measured"]:
+        yield f"not measured: {text}"
 
 
 @contextlib.contextmanager
-def _threads(count: int):
-    """The same number of threads for everyone who is installed."""
+def _cores(count: int):
+    """The same number of cores and threads for everyone; libraries that start later see only these cores."""
     import numba
 
     with contextlib.ExitStack() as stack:
+        cores = os.sched_getaffinity(0)
+        if count < len(cores):
+            os.sched_setaffinity(0, sorted(cores)[:count])
+            stack.callback(os.sched_setaffinity, 0, cores)
         before = numba.get_num_threads()
         numba.set_num_threads(min(count, before))
         stack.callback(numba.set_num_threads, before)
@@ -121,28 +211,3 @@ def _threads(count: int):
         except ImportError:
             pass
         yield
-
-
-def _write_json(path: Path, description: dict, limits: dict, spread: float, rows: list) -> None:
-    content = {
-        "schema": 2,
-        "machine": description,
-        "limits": limits,
-        "spread of a fixed loop": spread,
-        "rows": [
-            {
-                "group": row.group,
-                "case": row.case,
-                "microseconds": row.microseconds,
-                "p20_p80": row.spread,
-                "gflops": row.gflops,
-                "ratio": row.ratio,
-                "wrong": row.wrong,
-            }
-            for row in rows
-        ],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)

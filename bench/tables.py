@@ -1,28 +1,33 @@
-"""The tables of the README, made from stored results: `make tables` rewrites them, and a test holds them together."""
+"""The README's tables and docs/ladders/, made from stored results: `make tables` rewrites them, and a test compares.
+
+A page of docs/ladders/ is what the kernels' own file says of its rungs, and what was measured of each.
+"""
 
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
+
+from .. import kernels
+from .measure import OURS
 
 BEGIN, END = "<!-- tables: begin, by `make tables` -->", "<!-- tables: end -->"
 
 # Where the files are, in a checkout.
 ROOT = Path(__file__).resolve().parents[1]
-README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results" / "amd-epyc-zen5-2-cores.json"
+README, LADDERS = ROOT / "README.md", ROOT / "docs" / "ladders"
+RESULTS = ROOT / "bench" / "results" / "amd-epyc-zen5-2-cores.json"
 
-PROGRAMS = {
-    "dense, batch 32": "dense 100-64-10",
-    "cnn, batch 32": "CNN 28×28",
-    "lstm, batch 32": "LSTM 50×100 → 64",
-}
-PASSES = ("forward", "data gradient", "weight gradient")
+PROGRAMS = {"dense": "dense 100-64-10", "cnn": "CNN 28×28", "lstm": "LSTM 50×100 → 64"}
+PASSES = ("forward", "data-gradient", "weight-gradient")
 
 
 def tables(results: dict) -> str:
-    """Markdown: a table of whole steps, one of products, one of convolutions."""
-    parts = (_programs, _products, _convolutions)
-    return "\n\n".join("\n".join(part(results["rows"])) for part in parts)
+    """Markdown: whole steps, products, convolutions, everything else."""
+    parts = (_programs, _products, _convolutions, _others)
+    rows = [row for row in results["rows"] if row["default"] and not row["wrong"]]
+    return "\n\n".join("\n".join(part(rows)) for part in parts)
 
 
 def rewrite(text: str, results: dict) -> str:
@@ -35,50 +40,118 @@ def rewrite(text: str, results: dict) -> str:
     return f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}"
 
 
+def ladders(results: dict) -> dict[str, str]:
+    """A page for each operation with several rungs, by the name of its file."""
+    rows = {}
+    for row in results["rows"]:
+        rows.setdefault(row["op"], {}).setdefault(row["name"], []).append(row)
+    pages = {}
+    for op, cases in rows.items():
+        found = {name: rungs for name, rungs in cases.items() if len(rungs) > 1}
+        if found:
+            pages[f"{op}.md"] = "\n".join(_ladder(op, found, results)) + "\n"
+    return pages
+
+
 def _programs(rows):
-    yield "| whole training step, batch 32 | handloom, µs | peers, µs | × best peer |"
+    yield "| whole program | handloom, µs | peers, µs | × best peer |"
     yield "|---|---|---|---|"
     for row in rows:
-        if row["group"] == "programs":
-            (_, ours), *peers = row["microseconds"].items()
-            others = ", ".join(f"{name} {us:,.0f}" for name, us in peers)
-            yield f"| {PROGRAMS[row['case']]} | {ours:,.0f} | {others} | {row['ratio']:.2f} |"
+        if row["family"] == "programs":
+            what = {"fit": "training step, batch 32", "predict": "prediction of one row"}[row["op"]]
+            yield f"| {PROGRAMS[row['case']]}: {what} | {_us(row['us'][OURS])} | {_peers(row)} | {_ratio(row)} |"
 
 
 def _products(rows):
-    yield "| matrix product | handloom, µs | NumPy, µs | GFLOP/s | × NumPy |"
-    yield "|---|---|---|---|---|"
+    yield "| matrix product (M × N × K) | handloom, µs | GFLOP/s | % of the limit | peers, µs | × best peer |"
+    yield "|---|---|---|---|---|---|"
     for row in rows:
-        if row["group"] == "matmul":
-            ours, numpy = row["microseconds"]["handloom"], row["microseconds"]["numpy"]
-            case = row["case"].replace("^3", "³")
-            yield f"| {case} | {ours:,.0f} | {numpy:,.0f} | {row['gflops']:.0f} | {row['ratio']:.2f} |"
+        if row["op"] == "matmul":
+            figures = f"{row['gflops']:.0f} | {100 * row['share']:.0f}"
+            yield f"| {_case(row)} | {_us(row['us'][OURS])} | {figures} | {_peers(row)} | {_ratio(row)} |"
 
 
 def _convolutions(rows):
-    yield f"| convolution, × the better of torch's two layouts | {' | '.join(PASSES)} |"
+    yield f"| convolution, × the best peer | {' | '.join(way.replace('-', ' ') for way in PASSES)} |"
     yield "|---|---|---|---|"
     ratios = {}
     for row in rows:
-        group, _, direction = row["group"].partition(", ")
-        if group == "convolution":
-            ratios.setdefault(row["case"], {})[direction] = f"{row['ratio']:.2f}"
+        if row["op"] == "conv2d":
+            ratios.setdefault(_case(row), {})[row["pass"]] = _ratio(row)
     for case, found in ratios.items():
-        text = case.replace("->", "→").replace("x", "×")
-        yield f"| {text} | {' | '.join(found[direction] for direction in PASSES)} |"
+        yield f"| {case} | {' | '.join(found.get(way, '') for way in PASSES)} |"
+
+
+def _others(rows):
+    yield "| other kernels | | handloom, µs | GB/s | peers, µs | × best peer |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        if row["family"] != "programs" and row["op"] not in ("matmul", "conv2d"):
+            head = f"{row['op']} {row['pass']}".strip()
+            figures = f"{_us(row['us'][OURS])} | {row['gbs']:.0f}"
+            yield f"| {head} | {_case(row)} | {figures} | {_peers(row)} | {_ratio(row)} |"
+
+
+def _ladder(op, cases, results):
+    family = getattr(kernels, op).__module__.split(".")[2]
+    module = import_module(f"..kernels.{family}.cpu", __package__)
+    file = Path(module.__file__).resolve().relative_to(ROOT)
+    machine = results["machine"]
+    yield f"# The ladder of {op}, on a CPU\n"
+    yield "<!-- written by `make tables` -->\n"
+    yield f"From [{file}](../../{file}):\n"
+    yield f"```text\n{module.__doc__.strip()}\n```\n"
+    yield (
+        f"Measured on {machine['date']} on {machine['threads']} cores ({machine['processor']}), all rungs and peers in "
+        "turn. The limit is what the roofline model allows for the operations and bytes of the case: the measured "
+        "multiply-adds of all cores, or the measured bandwidth of copying where the arrays lie."
+    )
+    for name, rungs in cases.items():
+        yield f"\n## {name}, {rungs[0]['dtype']}\n"
+        yield "| rung | µs | × the rung above | GFLOP/s | % of the limit |"
+        yield "|---|---|---|---|---|"
+        above = None
+        for row in rungs:
+            if not row["wrong"]:
+                us = row["us"][OURS]
+                gain = f"{above / us:.1f}" if above else ""
+                yield f"| {row['variant']} | {_us(us)} | {gain} | {row['gflops']:.1f} | {100 * row['share']:.1f} |"
+                above = us
+        yield f"\nPeers: {_peers(rungs[-1]) or 'none'}. Again: `{rungs[-1]['command']}`"
+
+
+def _us(us) -> str:
+    return f"{us:,.0f}" if us >= 100 else f"{us:.1f}"
+
+
+def _peers(row) -> str:
+    return ", ".join(f"{name} {_us(us)}" for name, us in row["us"].items() if name != OURS)
+
+
+def _ratio(row) -> str:
+    return f"{row['ratio']:.2f}" if row["ratio"] else ""
+
+
+def _case(row) -> str:
+    return row["case"].replace("x", "×")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Rewrite a file's tables from stored results."""
+    """Rewrite a file's tables and the ladders from stored results."""
     command = argparse.ArgumentParser(prog="python -m handloom.bench.tables", description=__doc__)
     command.add_argument("--results", type=Path, default=RESULTS, help="what `handloom bench --json` wrote")
     command.add_argument("--file", type=Path, default=README, help="where the tables stand")
+    command.add_argument("--ladders", type=Path, default=LADDERS, help="the folder of the ladders")
     options = command.parse_args(argv)
-    text = rewrite(options.file.read_text(encoding="utf-8"), json.loads(options.results.read_text(encoding="utf-8")))
-    temporary = options.file.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(options.file)
-    print(f"{options.file.name}: tables from {options.results.name}")
+    results = json.loads(options.results.read_text(encoding="utf-8"))
+    pages = {options.file: rewrite(options.file.read_text(encoding="utf-8"), results)}
+    options.ladders.mkdir(parents=True, exist_ok=True)
+    pages |= {options.ladders / name: text for name, text in ladders(results).items()}
+    for path, text in pages.items():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        print(f"{path.name}: from {options.results.name}")
     return 0
 
 

@@ -2,8 +2,9 @@
 
 Each round runs every candidate once for a short stretch. Before it comes a pause, in which the threads of the one
 before fall asleep: OpenBLAS's spin for a tenth of a second after their last call, and whoever is measured meanwhile
-shares a core with them (a product of 1024^3 took 8.9 ms instead of 4.9 so). Its first calls are thrown away (threads
-that slept need up to milliseconds to wake, caches have to be filled again), then single calls are timed.
+shares a core with them (a product of 1024^3 took 8.9 ms instead of 4.9 so). Its first calls are thrown away, then
+single calls are timed: threads that slept may wake on one core, and it takes the system up to two ticks of 4 ms to
+part them; caches have to be filled again.
 A drift of the machine's speed so meets all candidates alike. The figure of a candidate is the median over all its
 calls; a ratio is the peer's median divided by ours, above 1 where we are faster.
 """
@@ -14,35 +15,58 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Seconds between two candidates.
-PAUSE = 0.2
+WAKING = 0.02  # seconds
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds a call."""
+    """Seconds a call, and the processor's seconds that all threads together burn for one."""
 
     p20: float
     p50: float
     p80: float
+    cpu: float | None = None
 
 
-def interleave(
-    candidates: dict[str, Callable[[], object]], *, rounds: int = 7, stretch: float = 0.15
-) -> dict[str, Sample]:
-    """Seconds a call for each candidate; `stretch` is about how long one runs before the next has its turn."""
+@dataclass(frozen=True)
+class Effort:
+    """So many rounds; in each, after a pause, `stretch` seconds for every candidate, about."""
+
+    rounds: int
+    stretch: float
+    pause: float = 0.2
+
+
+QUICK, FULL = Effort(3, 0.05, 0.12), Effort(5, 0.1)
+
+
+def interleave(candidates: dict[str, Callable[[], object]], effort: Effort) -> dict[str, Sample]:
+    """Seconds a call for each candidate."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    calls = {name: max(1, min(200, int(stretch / _once(call)))) for name, call in candidates.items()}
-    for _ in range(rounds):
+    burned = dict.fromkeys(candidates, 0.0)
+    calls = {name: max(1, min(200, int(effort.stretch / _once(call)))) for name, call in candidates.items()}
+    for _ in range(effort.rounds):
         for name, call in candidates.items():
-            time.sleep(PAUSE)
-            for _ in range(1 + calls[name] // 5):
-                call()
+            time.sleep(effort.pause)
+            wake(call)
+            before = time.process_time()
             for _ in range(calls[name]):
                 begin = time.perf_counter()
                 call()
                 times[name].append(time.perf_counter() - begin)
-    return {name: Sample(*np.percentile(seconds, (20, 50, 80)).tolist()) for name, seconds in times.items()}
+            burned[name] += time.process_time() - before
+    return {
+        name: Sample(*np.percentile(seconds, (20, 50, 80)).tolist(), burned[name] / len(seconds))
+        for name, seconds in times.items()
+    }
+
+
+def wake(call: Callable[[], object]) -> None:
+    """Call for so long, and at least once, that threads which slept are at work, each on a core of its own."""
+    awake = time.perf_counter() + WAKING
+    call()
+    while time.perf_counter() < awake:
+        call()
 
 
 def _once(call) -> float:
@@ -50,17 +74,3 @@ def _once(call) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin + 1e-9
-
-
-def agree(results: dict[str, np.ndarray], tolerance: float) -> str | None:
-    """None where all results are the same, within the tolerance times the largest magnitude; else who differs."""
-    names = list(results)
-    first = np.asarray(results[names[0]], np.float64)
-    scale = np.abs(first).max() + 1e-30
-    if not np.isfinite(first).all():
-        return f"{names[0]} is not finite"
-    for name in names[1:]:
-        other = np.asarray(results[name], np.float64)
-        if other.shape != first.shape or not np.abs(other - first).max() <= tolerance * scale:
-            return f"{names[0]} and {name} differ"
-    return None

@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     add("demo", _demo, "train a CNN and an LSTM on handwritten digits", add_help=False)
     add("bench", _bench, "measure kernels and training steps on this machine", add_help=False)
     add("info", _info, "show the processor, threads, cache of compiled kernels and GPU")
+    add("doctor", _doctor, "find what would make this machine slow or wrong, with the fix")
     add("gpu-check", _gpu_check, "verify and time every CUDA kernel on this machine's GPU", add_help=False)
     warmup = add("warmup", _warmup, "compile what the networks of the demo and the benchmarks need")
     warmup.add_argument(
@@ -80,6 +81,12 @@ def _info(options) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
+def _doctor(options) -> int:
+    from .doctor import findings, report
+
+    return report(findings())
+
+
 def _gpu_check(rest) -> int:
     from .bench.gpu import main
 
@@ -97,7 +104,7 @@ def _warmup(options) -> int | None:
 
 
 def _warmup_cpu() -> None:
-    from .bench import programs
+    from .bench.cases import programs
     from .examples import demo
 
     def warm(name, model, data):

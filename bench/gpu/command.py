@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
         "--only", metavar="PART", action="append", help="a family of operations, programs or timings; may be repeated"
     )
     command.add_argument("--work", metavar="PART", help=argparse.SUPPRESS)  # what the processes are started with
+    command.add_argument("--match", metavar="TEXT", action="append", help=argparse.SUPPRESS)  # of a task's name
     command.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     return command
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if options.work:
         with suppress(KeyboardInterrupt):  # the parent tells it
-            return worker.work(parts.tasks(options.work, options.quick), options.first)
+            return worker.work(parts.tasks(options.work, options.quick, options.match), options.first)
         return 130
     names = parts.names()
     for name in options.only or ():

@@ -17,8 +17,8 @@ from ... import nn
 from ...kernels import store
 from ...kernels.arrays import SimulatedArray, _Simulated
 from ...nn import gpu
-from .. import programs
-from . import contract, timings
+from ..cases import programs
+from . import contract, limits, timings
 
 
 @contextmanager
@@ -79,6 +79,8 @@ def program_kernels() -> dict:
 
 def timing_kernels() -> dict:
     with noting() as noted:
+        for kernel in limits.KERNELS.values():
+            kernel((1,), untouched(2), untouched(limits.THREADS), 1)
         for make in timings.cases(quick=False).values():
             for call in make(untouched).ours.values():
                 call()

@@ -13,7 +13,13 @@ def names() -> list[str]:
     return [*([] if contract.missing() else contract.families()), PROGRAMS, TIMINGS]
 
 
-def tasks(part, quick) -> list:
+def tasks(part, quick, match=None) -> list:
+    """Those of a part; of the timings, the limits and those whose name begins with one of `match`."""
+    found = _tasks(part, quick)
+    return [task for task in found if match is None or task[0].startswith((*timings.LIMITS, *match))]
+
+
+def _tasks(part, quick):
     if part == MACHINE:
         return [(MACHINE, lambda: [row(MACHINE, "ok", **describe())])]
     simulated = gpu.simulated()

@@ -4,8 +4,9 @@ Both take their batches from the GPU's memory. Before and after, torch is given 
 """
 
 from ... import nn
-from .. import programs
-from ..timing import agree, interleave
+from ..cases import programs
+from ..measure import agree
+from ..timing import Effort, interleave
 from . import peers
 from .worker import row
 
@@ -47,7 +48,7 @@ def step_row(program, quick) -> dict:
         if wrong := agree(results(), 1e-3):
             return row(name, "wrong", f"{moment} timing: {wrong}")
         if moment == "before":
-            samples = interleave(candidates, rounds=5, stretch=0.3)
+            samples = interleave(candidates, Effort(5, 0.3))
     ours, *others = ((peer, sample.p50 / steps) for peer, sample in samples.items())
     return row(
         name, "ok", "; ".join(peers.missing()), variant="fit", mode="float32", us=ours[1] * 1e6,

@@ -13,7 +13,7 @@ import numpy as np
 
 from ... import kernels
 from ...nn import devices
-from ..timing import agree
+from ..measure import agree
 from . import peers
 from .worker import row
 
@@ -27,6 +27,8 @@ CONVOLUTIONS = (
     (14, 256, 256, 3, 1), (7, 512, 512, 3, 1), (7, 2048, 512, 1, 1),
 )  # fmt: skip
 IMAGES = 32
+# Tasks that measure the GPU itself.
+LIMITS = ("copy", "peak", "launch")
 DIRECTIONS = ("forward", "data gradient", "weight gradient")
 LSTMS = ((32, 50, 100, 64), (64, 100, 256, 512))  # N, T, I, H
 
@@ -214,9 +216,10 @@ def _lstm_flops(sizes):
 
 
 def tasks(quick) -> list:
+    from . import limits
     from .steps import step_row
 
-    found = [("copy", lambda: [copy_row()])]
+    found = [("copy", lambda: [copy_row()]), ("peak", limits.peaks)]
     found += [(name, partial(measured, name, make)) for name, make in cases(quick).items()]
     programs = ("dense", "cnn", "lstm")
     return found + [(f"step of {name}", lambda name=name: [step_row(name, quick)]) for name in programs]

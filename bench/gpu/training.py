@@ -3,7 +3,7 @@
 import numpy as np
 
 from ... import nn
-from .. import programs
+from ..cases import programs
 from .worker import row
 
 # Relative difference of the losses that rounding explains: of the first epoch, and as it grows over the others.

@@ -1,5 +1,7 @@
 """The three programs in Keras on whatever backend it is set to: `fit`, as its users call it."""
 
+import os
+
 import numpy as np
 
 
@@ -9,6 +11,7 @@ class KerasProgram:
     name = "keras"
 
     def __init__(self, program: str, weights, batches):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow, where it is the backend, tells of its build
         import keras
 
         layers = keras.layers

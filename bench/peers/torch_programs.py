@@ -33,7 +33,7 @@ class TorchProgram:
             self.optimizer.step()
 
     def predict(self):
-        with self.torch.no_grad():
+        with self.torch.inference_mode():
             return self.torch.softmax(self.model(self.batches[0][0]), -1).numpy()
 
 

@@ -93,3 +93,19 @@ def test_intrinsics_become_the_instructions_they_are_named_after(name, instructi
 
     found = sass.Code(compile_cubin(getattr(warps, name), arch))
     assert all(found.count(pattern) for pattern in instructions), found.instructions
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name, instruction, count", [("float32", "FFMA", 16), ("TF32", "HMMA.1688", 8), ("bfloat16", "HMMA.16816", 8)]
+)
+def test_what_measures_the_arithmetic_does_hardly_anything_else(name, instruction, count, arch):
+    from handloom.bench.gpu import limits
+    from handloom.kernels.launch import kept_cubin
+
+    found = sass.Code(kept_cubin(limits.KERNELS[name], arch))
+    assert found.resources["STACK"] == 0
+    unrolled = max(found.loops, key=lambda loop: sum(loop.values()))
+    times = sum(number for one, number in unrolled.items() if one.startswith(instruction))
+    assert times % count == 0 and times > 2 * count  # several rounds at a time
+    assert times / sum(unrolled.values()) > 0.5

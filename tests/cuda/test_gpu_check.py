@@ -329,3 +329,67 @@ class TestPeers:
             assert self.timings._disagreement(both(candidates), timing.tolerance) is None, name
             compared += 1
         assert compared > 15
+
+
+class TestLimits:
+    """The kernels that measure a GPU's arithmetic do the operations that are counted."""
+
+    @simulator
+    @pytest.mark.parametrize("name", ["float32", "TF32", "bfloat16"])
+    def test_they_compute(self, name):
+        from handloom.bench.gpu import limits
+        from handloom.kernels import arrays
+
+        rounds, x = 2, np.array([0.5, 0.25], np.float32).view(arrays.SimulatedArray)
+        y = np.zeros(limits.THREADS, np.float32).view(arrays.SimulatedArray)
+        limits.KERNELS[name]((1,), x, y, rounds)
+        if name == "float32":
+            sums = 0.5 + np.arange(limits.SUMS)
+            for _ in range(rounds):
+                sums = sums * 0.5 + 0.25
+        else:
+            terms = limits.FLOPS[name] * 32 // (2 * 16 * 8 * limits.TILES)  # in each number of a tile
+            sums = np.arange(limits.NUMBERS) + rounds * terms * 0.5 * 0.25
+        np.testing.assert_allclose(y, sums.sum(), rtol=1e-6)
+
+    def test_a_run_of_the_suite_has_the_limits_and_its_shares(self):
+        from handloom.bench.gpu import rows
+
+        told = [
+            worker.row("copy of 268 MB", "ok", us=1.0, gbs=2000.0, variant="cudaMemcpy", mode="bytes"),
+            worker.row("peak of float32", "ok", us=1.0, gflops=50_000.0),
+            worker.row("peak of TF32", "ok", us=1.0, gflops=400_000.0),
+            worker.row("launch of an empty kernel", "ok", us=4.0),
+            worker.row(
+                "matmul 1024^3", "ok", "no torch", variant="vectors", mode="float32", us=100.0, p20_p80=[99.0, 101.0],
+                peers_us={"cuBLAS": 80.0}, gflops=25_000.0,
+            ),
+            worker.row(
+                "conv2d 32x56x56x64 -> 64, 1x1 / 1, data gradient, TF32", "ok", variant="tensor", mode="TF32", us=10.0,
+                p20_p80=[9.0, 11.0], gflops=100_000.0,
+            ),
+            worker.row("softmax", "wrong", "before timing: differs"),
+            worker.row("step of cnn, batch 32", "ok", variant="fit", mode="float32", us=200.0, p20_p80=[1.0, 2.0]),
+        ]  # fmt: skip
+        found = rows.gather({"device": "a GPU", "name": "machine"}, told, True)
+        assert found["limits"]["multiply-adds, GFLOP/s"] == {"all": 50_000.0} and found["limits"]["launch, us"] == 4.0
+        assert found["limits"]["TF32 on tensor cores, GFLOP/s"] == {"all": 400_000.0}
+        assert found["machine"] == {"device": "a GPU"} and found["not measured"] == ["no torch"]
+        product, convolution, softmax, step = found["rows"]
+        assert product["name"] == "matmul/1024^3" and product["share"] == 0.5 and product["ratio"] == 0.8
+        assert product["flops"] == 2_500_000_000 and product["us"] == {"handloom": 100.0, "cuBLAS": 80.0}
+        assert convolution["pass"] == "data-gradient" and convolution["limit"] == "TF32"
+        assert convolution["share"] == 0.25
+        assert convolution["name"] == "conv2d/data-gradient/32x56x56x64 -> 64, 1x1 / 1, TF32"
+        assert softmax["wrong"] == "wrong: before timing: differs" and softmax["us"] == {}
+        assert step["name"] == "fit/cnn" and step["family"] == "programs" and step["default"]
+
+    @pytest.mark.skipif(config.ENABLE_CUDASIM, reason="the simulator is a GPU of a kind")
+    def test_without_a_gpu_the_suite_says_what_is_missing(self, capsys):
+        from handloom import bench
+        from handloom.nn import gpu
+
+        if gpu.find().problem is None:
+            pytest.skip("there is a GPU")
+        assert bench.main(["--device", "cuda"]) == 2
+        assert capsys.readouterr().err.startswith("bench: --device cuda: there is ")

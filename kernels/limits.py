@@ -4,9 +4,8 @@
     copy, triad       y = x, and y = x + 3 z, in arrays that fill half of each cache, and four times the last one
     region, launch    a parallel loop over chunks that do nothing, and a kernel without any, as Python calls it
 
-A loop of multiply-adds always does the same work, so how far its samples lie apart says how quiet the machine is. It
-runs again beside every row that is measured (`Quiet`): others on the same cores show there. Others that load memory
-or a cache that is shared do not.
+Each is measured on one thread and on all. A limit of the machine is not a promise: a kernel can pass the bandwidth of a
+level where it moves less than it would have to, and nothing here says what others on the same machine leave of it.
 """
 
 import re
@@ -16,17 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..kernels import simd
-from ..kernels.jit import jit
-from ..kernels.simd import fma, lanes, rolled, vfill, vload, vstore
-from ..kernels.threads import THREADS_PAY, threaded
-from .timing import PAUSE
+from . import simd
+from .jit import jit
+from .simd import fma, lanes, rolled, vfill, vload, vstore
+from .threads import THREADS_PAY, threaded
+from .workspace import SMALL, aligned
 
-# Samples of a fixed loop may lie this far apart, as a share of their median.
-NOISY = 0.1
-# Seconds that one sample of anything takes, about, and how many there are.
+# Seconds that one sample of a bandwidth takes, at least, and how many samples there are.
 STRETCH, SAMPLES = 2e-3, 15
-LOOKS = 5
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 LARGEST = 1 << 28  # bytes for measuring memory, at most
 
@@ -75,44 +71,58 @@ _multiply_add, _copy, _triad, _nothing = (threaded(kernel) for kernel in (multip
 
 
 def measure(threads: int) -> dict:
-    """All limits, in GFLOP/s, GB/s and microseconds; float32."""
+    """All limits in float32: GFLOP/s and, for each level, GB/s, by the number of threads; and microseconds."""
+    counts = (1, threads) if threads > 1 else (1,)
     return {
-        "multiply-adds, GFLOP/s": {count: _peak(count) for count in _counts(threads)},
-        "copy, GB/s": _bandwidths(_copy, 2, threads),
-        "triad, GB/s": _bandwidths(_triad, 3, threads),
+        "multiply-adds, GFLOP/s": {count: _peak(count) for count in counts},
+        "copy, GB/s": _bandwidths(_copy, 2, counts),
+        "triad, GB/s": _bandwidths(_triad, 3, counts),
         "parallel region, us": _microseconds(lambda: _nothing(threads, THREADS_PAY, _X)) if threads > 1 else None,
         "launch, us": _microseconds(lambda: _nothing(1, 0, _X)),
     }
 
 
-class Quiet:
-    """Whether the machine stays quiet: `look` takes samples of the fixed loop, on one thread."""
+def attainable(limits: dict, threads: int, flops: float, moved: float, itemsize: int = 4) -> tuple[float, str]:
+    """(The fewest seconds for so many operations and bytes, what sets them), by the roofline model.
 
-    def __init__(self):
-        self._run = _work(1)
-        self._run()
-        self.seconds = []
+        seconds = max(flops / peak, bytes / bandwidth)
 
-    def look(self):
-        time.sleep(PAUSE)  # threads of the one before spin on
-        self._run()
-        self.seconds += [_seconds(self._run) for _ in range(LOOKS)]
+    with the bandwidth of copying in the level that the bytes fit into; a core has an L1 and an L2 of its own.
+    Float64 has half of float32's peak. Source: S. Williams, A. Waterman, D. Patterson, "Roofline" (2009).
+    """
+    arithmetic = flops / (limits["multiply-adds, GFLOP/s"][threads] * 4 / itemsize) * 1e-9
+    level = level_of(moved, threads)
+    traffic = moved / limits["copy, GB/s"][level][threads] * 1e-9
+    return (arithmetic, "multiply-adds") if arithmetic >= traffic else (traffic, level)
 
-    @property
-    def spread(self) -> float:
-        """From the 10th to the 90th of a hundred samples, as a share of the median."""
-        low, middle, high = np.percentile(self.seconds, (10, 50, 90))
-        return float((high - low) / middle)
 
-    @property
-    def noisy(self) -> bool:
-        return self.spread > NOISY
+def level_of(moved: float, threads: int) -> str:
+    """The cache that so many bytes fit into, or "memory"."""
+    for name, size in cache_sizes().items():
+        if moved <= size * (threads if name in ("L1", "L2") else 1):
+            return name
+    return "memory"
 
 
 def lines(limits: dict) -> list[str]:
     """The limits in words."""
-    found = [f"{title}: {_values(value)}" for title, value in limits.items() if value is not None]
-    return [f"limits: {found[0]}", *(f"        {line}" for line in found[1:])]
+    found = []
+    for title, value in limits.items():
+        if isinstance(value, float):
+            found.append(f"{title}: {value:.2f}")
+        elif value is not None:
+            levels = value if isinstance(next(iter(value.values())), dict) else {"": value}
+            parts = (f"{name} {' / '.join(f'{x:,.0f}' for x in by.values())}".strip() for name, by in levels.items())
+            found.append(f"{title}: {', '.join(parts)}")
+    return found
+
+
+def fixed_loop(threads: int) -> Callable:
+    """A function that does the same multiply-adds at every call, on each of so many threads."""
+    out = np.empty(threads * _X.size, np.float32)
+    if threads > 1:
+        return lambda: _multiply_add(threads, THREADS_PAY, _X, out, ROUNDS)
+    return lambda: _multiply_add.in_turn(1, _X, out, ROUNDS)
 
 
 def cache_sizes(folder: Path = CACHES) -> dict[str, int]:
@@ -131,55 +141,37 @@ def cache_sizes(folder: Path = CACHES) -> dict[str, int]:
 _X = np.linspace(0.1, 0.2, 2 * simd.VECTOR_BYTES // 4, dtype=np.float32)
 
 
-def _counts(threads):
-    return (1, threads) if threads > 1 else (1,)
-
-
-def _values(value):
-    if not isinstance(value, dict):
-        return f"{value:.2f}"
-    return ", ".join(f"{_threads(name) if isinstance(name, int) else name} {x:,.0f}" for name, x in value.items())
-
-
-def _threads(count):
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
-def _seconds(run: Callable) -> float:
+def _seconds(run: Callable, *args) -> float:
     begin = time.perf_counter()
-    run()
+    run(*args)
     return time.perf_counter() - begin
 
 
-def _work(threads):
-    """The fixed loop, on each of so many threads."""
-    out = np.empty(threads * _X.size, np.float32)
-    if threads > 1:
-        return lambda: _multiply_add(threads, THREADS_PAY, _X, out, ROUNDS)
-    return lambda: _multiply_add.in_turn(1, _X, out, ROUNDS)
-
-
 def _peak(threads):
-    """GFLOP/s: the best of the samples, since whatever disturbs the loop only makes it longer."""
-    run = _work(threads)
+    """GFLOP/s, the best of the samples: whatever disturbs the loop only makes it longer."""
+    run = fixed_loop(threads)
     run()
     best = min(_seconds(run) for _ in range(4 * SAMPLES))
     return threads * 2 * SUMS * (simd.VECTOR_BYTES // 4) * ROUNDS / best * 1e-9
 
 
-def _bandwidths(launch, arrays, threads):
-    """GB/s for each level on one thread, and of memory on all: read and written bytes, the median of the samples."""
+def _bandwidths(launch, arrays, counts):
+    """GB/s for each level and number of threads: read and written bytes, the best of the samples."""
     sizes = cache_sizes()
-    plan = [(name, size // 2, 1) for name, size in sizes.items()]
+    found = {}
+    for name, size in sizes.items():
+        shared = name not in ("L1", "L2")  # by the threads; the others have one each
+        found[name] = {n: _bandwidth(launch, arrays, size // 2 * (1 if shared else n), n) for n in counts}
     beyond = min(LARGEST, 4 * max(sizes.values()))
-    plan += [(f"memory on {_threads(count)}", beyond, count) for count in _counts(threads)]
-    return {name: _bandwidth(launch, arrays, size, count) for name, size, count in plan}
+    return found | {"memory": {n: _bandwidth(launch, arrays, beyond, n) for n in counts}}
 
 
 def _bandwidth(launch, arrays, size, threads):
     step = simd.VECTOR_BYTES // 4
     numbers = max(1, size // (4 * arrays * threads * step)) * step  # of an array, for each thread
-    x, z, y = (np.ones(numbers * threads, np.float32) for _ in range(3))
+    x, z, y = np.split(aligned(max(SMALL, 3 * numbers * threads), np.float32)[: 3 * numbers * threads], 3)
+    for array in (x, z, y):
+        array.fill(1)
     moved = arrays * 4 * numbers * threads
 
     def run(rounds):
@@ -189,8 +181,10 @@ def _bandwidth(launch, arrays, size, threads):
             launch.in_turn(1, x, z, y, numbers, rounds)
 
     run(1)
-    rounds = max(1, int(STRETCH / _seconds(lambda: run(1))))
-    return moved * rounds / float(np.median([_seconds(lambda: run(rounds)) for _ in range(SAMPLES)])) * 1e-9
+    rounds = 1
+    while _seconds(run, rounds) < STRETCH:
+        rounds *= 2
+    return moved * rounds / min(_seconds(run, rounds) for _ in range(SAMPLES)) * 1e-9
 
 
 def _microseconds(call):

@@ -1,0 +1,47 @@
+"""Convolutions, three passes each."""
+
+from functools import partial
+
+from ..case import Case, Pass, draw, size_of
+
+WAYS = ("forward", "data-gradient", "weight-gradient")
+# (images, height = width, channels, filters, window)
+PLAIN = (
+    (32, 28, 1, 32, 3),
+    (32, 30, 32, 64, 3),
+    (8, 58, 64, 64, 3),
+    (8, 30, 128, 128, 3),
+    (4, 16, 256, 256, 3),
+    (4, 56, 64, 256, 1),
+    (4, 34, 192, 64, 5),
+)
+
+
+def _conv2d(n, size, c, f, window, way, dtype, **options):
+    groups, dilation, strides = (options.get(name, 1) for name in ("groups", "dilation", "strides"))
+    x, w = draw((n, size, size, c), dtype), draw((window, window, c // groups, f), dtype, 1)
+    out = (size - (window - 1) * dilation - 1) // strides + 1
+    dy = draw((n, out, out, f), dtype, 2)
+    flops = 2 * dy.size * window * window * (c // groups)
+    if way == "forward":
+        return Pass("conv2d", (x, w), options).work(flops, size_of(x, w, dy))
+    wanted = 0 if way == "data-gradient" else 1
+    needs = (wanted == 0, wanted == 1, False)
+    return Pass("conv2d", (x, w), options, dy, (wanted,), needs).work(flops, size_of(x, w, dy))
+
+
+def _cases(n, size, c, f, window, quick=False, ladder=False, **options):
+    name = f"{n}x{size}x{size}x{c}-{window}x{window}-{f}" + "".join(f"-{k}{v}" for k, v in options.items())
+    for way in WAYS:
+        make = partial(_conv2d, n, size, c, f, window, way, **options)
+        yield Case("convolution", "conv2d", way, name, make, quick=quick, ladder=ladder and way == "forward")
+
+
+CASES = [
+    *(case for shape in PLAIN for case in _cases(*shape, quick=shape[2] in (1, 128), ladder=shape[2] == 1)),
+    *_cases(2, 18, 64, 64, 3, ladder=True),
+    *_cases(8, 57, 64, 128, 3, strides=2),
+    *_cases(1, 229, 3, 64, 7, strides=2),
+    *_cases(8, 60, 32, 32, 3, dilation=2),
+    *_cases(8, 58, 64, 64, 3, groups=64),
+]

@@ -1,0 +1,213 @@
+"""The suite at toy sizes: what is verified, what is written, what is refused."""
+
+import json
+import os
+import shlex
+from functools import wraps
+
+import numpy as np
+import pytest
+
+from handloom import bench, kernels
+from handloom.bench import cases, measure, peers, timing
+from handloom.bench.case import Candidate, Case, Work
+from handloom.bench.cases import programs
+
+LIMITS = {
+    "multiply-adds, GFLOP/s": {1: 100.0},
+    "copy, GB/s": {level: {1: 10.0} for level in ("L1", "L2", "L3", "memory")},
+}
+EFFORT = timing.Effort(1, 0.0, 0.0)
+
+
+def suite(dtype="float32", asked=()):
+    return measure.Suite(LIMITS, 1, EFFORT, dtype, list(asked))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_family_agrees_with_its_reference_and_gets_all_figures(dtype, toy):
+    assert {case.family for case in toy} == {case.family for case in REAL} - {"programs"}
+    for case in cases.select([], False, dtype):
+        rows = suite(dtype).rows(case)
+        assert [row.variant for row in rows] == list(case.variants) and [row.default for row in rows][-1]
+        for row in rows:
+            assert row.wrong is None, row
+            assert list(row.us) == ["handloom"] and row.us["handloom"] > 0 and row.cpu_us["handloom"] >= 0
+            low, high = row.p20_p80["handloom"]
+            assert low <= row.us["handloom"] <= high and row.first_s["handloom"] > 0
+            assert row.gbs > 0 and row.share > 0 and row.limit in ("multiply-adds", *LIMITS["copy, GB/s"])
+            assert row.ratio is None and row.dtype == dtype
+
+
+REAL = cases.every()
+
+
+def test_names_are_unique_and_every_command_finds_its_row_again():
+    assert len({case.name for case in REAL}) == len(REAL)
+    for case in REAL:
+        words = shlex.split(
+            measure.Suite(LIMITS, 1, EFFORT, "float32", [], full=True)._row(case, "x", Work(None, None)).command
+        )
+        options = bench.command.parser().parse_args(words[2:])
+        assert words[:2] == ["handloom", "bench"] and options.threads == 1
+        assert case in cases.select(options.only, options.full)
+    assert sum(case.quick for case in REAL) < 40  # it promises two minutes
+
+
+def test_flops_and_bytes_are_the_algorithms():
+    work = {name: case.make(np.dtype("float32")) for case in REAL for name in [case.name] if name in EXPECTED}
+    assert {name: (one.flops, one.bytes) for name, one in work.items()} == EXPECTED
+
+
+EXPECTED = {
+    "matmul/48x48x48": (2 * 48**3, 4 * 3 * 48**2),
+    "conv2d/forward/32x28x28x1-3x3-32": (2 * 32 * 26 * 26 * 32 * 9, 4 * (32 * 28 * 28 + 9 * 32 + 32 * 26 * 26 * 32)),
+    "max_pool2d/backward/32x26x26x32-2x2-strides2": (
+        32 * 13 * 13 * 32 * 4,
+        4 * (32 * 26 * 26 * 32 + 32 * 13 * 13 * 32) + 32 * 13 * 13 * 32,
+    ),
+    "softmax/forward/32x10": (5 * 320, 4 * 640),
+    "adam_update/7000": (12 * 7000, 4 * 7 * 7000),
+}
+
+
+def broken(monkeypatch):
+    relu = kernels.relu
+    monkeypatch.setattr(kernels, "relu", wraps(relu)(lambda x: relu(x) * np.float32(1.001)))
+
+
+def test_a_wrong_kernel_gets_no_time(toy, monkeypatch):
+    broken(monkeypatch)
+    (row,) = suite().rows(next(case for case in toy if case.name == "relu/forward/5x7"))
+    assert "differs" in row.wrong and row.us == {} and row.gbs is None
+
+
+def test_a_kernel_that_goes_wrong_while_it_is_timed_gets_no_time_either():
+    calls = []
+    candidate = Candidate(lambda: calls.append(1), lambda: np.full(3, len(calls) > 1, np.float32))
+    case = Case("gemm", "none", "", "case", lambda dtype: Work(lambda variant: candidate, lambda: np.zeros(3), bytes=1))
+    (row,) = suite().rows(case)
+    assert "differs" in row.wrong and row.us == {}
+
+
+def test_a_peer_that_is_wrong_or_fails_is_left_out_aloud(monkeypatch):
+    def of(name, value):
+        return lambda: {name: Candidate(lambda: None, lambda: np.full(3, value))}
+
+    def failing():
+        raise ModuleNotFoundError("no flax")
+
+    others = {"numpy": of("numpy", 1.0), "torch": of("torch", 0.0), "jax": failing}
+    work = Work(lambda variant: of("x", 0.0)()["x"], lambda: np.zeros(3), others, bytes=1)
+    monkeypatch.setattr(peers, "installed", lambda: ["numpy", "torch", "jax"])
+    one = suite(asked=("numpy", "torch", "jax", "keras"))
+    (row,) = one.rows(Case("gemm", "none", "", "case", lambda dtype: work))
+    assert list(row.us) == ["handloom", "torch"] and row.ratio > 0
+    assert one.not_measured == [
+        "keras: not installed",
+        "none/case: jax: ModuleNotFoundError: no flax",
+        "none/case: numpy: differs by 1.0e+30 of the largest magnitude from the reference",
+    ]
+
+
+@pytest.mark.parametrize(
+    "found, wrong",
+    [
+        (np.zeros(2), "differs in shape"),
+        ((np.ones(3), np.ones(3)), "differs in shape"),
+        (np.array([1, np.nan, 1]), "differs by nan"),
+        (np.array([1, np.inf, 1]), "differs by inf"),
+        (np.array([1, 1, 1.001]), "differs by 1.0e-03"),
+        (np.array([1, 1, 1.00001]), None),
+    ],
+)
+def test_what_differs(found, wrong):
+    text = measure.differs(Candidate(None, lambda: found), np.ones(3), 1e-4)
+    assert wrong in text if wrong else text is None
+    if not isinstance(found, tuple):
+        text = measure.agree({"ours": np.ones(3), "theirs": found}, 1e-4)
+        assert wrong in text and "theirs" in text if wrong else text is None
+
+
+@pytest.mark.parametrize("program", programs.PROGRAMS)
+def test_the_programs_predict_what_the_reference_does(program, monkeypatch):
+    monkeypatch.setattr(programs, "STEPS", dict.fromkeys(programs.PROGRAMS, 2))
+    for op in ("fit", "predict"):
+        case = next(case for case in REAL if case.name == f"{op}/{program}")
+        (row,) = suite().rows(case)
+        assert row.wrong is None and row.us["handloom"] > 0
+
+
+def test_the_command_writes_rows_limits_machine_and_method(toy, tmp_path, capsys):
+    path = tmp_path / "found.json"
+    assert (
+        bench.main(["--only", "gemm", "--only", "softmax", "--peers", "numpy", "--threads", "1", "--json", str(path)])
+        == 0
+    )
+    found = json.loads(path.read_text())
+    assert found["schema"] == 3 and found["complete"] and found["device"] == "cpu"
+    assert found["machine"]["threads"] == 1 and found["machine"]["caches"] and found["machine"]["versions"]["numpy"]
+    assert [name for name, _ in found["method"]] == ["numpy"]
+    assert {row["family"] for row in found["rows"]} == {"gemm", "activation"}
+    naive = found["rows"][0]
+    assert naive["name"] == "matmul/17x19x23" and naive["variant"] == "naive" and not naive["default"]
+    assert (
+        set(naive["us"]) == {"handloom", "numpy"} and naive["ratio"] == naive["us"]["numpy"] / naive["us"]["handloom"]
+    )
+    text = capsys.readouterr().out
+    assert "handloom bench --only matmul/17x19x23 --threads 1" in text and "x the best peer: numpy" in text
+    assert "first call" in text and "cpu" in text and "of the limit" not in text
+    assert "ahead by more than 5 %" in text and f"written to {path}" in text
+    assert [file.name for file in tmp_path.iterdir()] == ["found.json"]
+
+
+def test_a_wrong_result_is_printed_and_is_the_exit_status(toy, monkeypatch, capsys):
+    broken(monkeypatch)
+    assert bench.main(["--only", "relu/forward", "--peers", "none", "--threads", "1"]) == 1
+    assert "WRONG: differs by" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_the_results_so_far(toy, tmp_path, monkeypatch, capsys):
+    rows_of = measure.Suite.rows
+
+    def rows(self, case):
+        if case.op == "conv2d":
+            raise KeyboardInterrupt
+        return rows_of(self, case)
+
+    monkeypatch.setattr(measure.Suite, "rows", rows)
+    path = tmp_path / "found.json"
+    assert bench.main(["--peers", "none", "--threads", "1", "--json", str(path)]) == 130
+    found = json.loads(path.read_text())
+    assert not found["complete"] and {row["family"] for row in found["rows"]} == {"gemm"}
+    assert "interrupted" in capsys.readouterr().out
+
+
+def test_options_that_make_no_sense_are_refused_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr(measure.Suite, "rows", lambda *args: pytest.fail("it ran"))
+    cores = len(os.sched_getaffinity(0))
+    for arguments, message in (
+        (["--threads", "0"], f"--threads is 0: must be from 1 to {cores}"),
+        (["--peers", "numpy,tensorflow"], "--peers: 'tensorflow' is no peer: the peers are numpy, torch"),
+        (["--quick", "--full"], "not allowed with"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            bench.main(arguments)
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert bench.main(["--only", "conv2"]) == 2
+    assert "did you mean 'conv2d'" in capsys.readouterr().err
+    assert bench.main(["--only", "matmul/48x48x48"]) == 2
+    assert "bench: no quick case is called matmul/48x48x48: add --full" in capsys.readouterr().err
+
+
+def test_everyone_gets_the_same_cores(toy, monkeypatch):
+    seen, rows_of = [], measure.Suite.rows
+
+    def rows(self, case):
+        seen.append(os.sched_getaffinity(0))
+        return rows_of(self, case)
+
+    monkeypatch.setattr(measure.Suite, "rows", rows)
+    before = os.sched_getaffinity(0)
+    bench.main(["--only", "adam_update", "--peers", "none", "--threads", "1"])
+    assert [len(cores) for cores in seen] == [1] and os.sched_getaffinity(0) == before
