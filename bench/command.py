@@ -171,7 +171,7 @@ def _quiet(quiet) -> str:
 
 def _summary(found):
     """How many ahead, level and behind; and what is missing."""
-    import numpy as np
+    from .measure import geometric_mean
 
     ratios = [row["ratio"] for row in found["rows"] if row["default"] and row["ratio"]]
     if ratios:
@@ -179,7 +179,7 @@ def _summary(found):
         yield (
             f"against the best peer of each of {len(ratios)} cases: {ahead} ahead by more than 5 %, "
             f"{len(ratios) - ahead - behind} level, {behind} behind by more than 5 %; geometric mean "
-            f"{np.exp(np.mean(np.log(ratios))):.2f}"
+            f"{geometric_mean(ratios):.2f}"
         )
     for text in found["not measured"]:
         yield f"not measured: {text}"

@@ -1,6 +1,7 @@
 """The README's tables and docs/ladders/, made from stored results: `make tables` rewrites them, and a test compares.
 
-A page of docs/ladders/ is what the kernels' own file says of its rungs, and what was measured of each.
+The README has the main cases, docs/ladders/README.md all of them. The other pages there are what the kernels' own file
+says of its rungs, and what was measured of each.
 """
 
 import argparse
@@ -10,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 from .. import kernels
-from .measure import OURS
+from .cases.convolution import PLAIN
+from .measure import OURS, geometric_mean
 
 BEGIN, END = "<!-- tables: begin, by `make tables` -->", "<!-- tables: end -->"
 
@@ -20,14 +22,14 @@ README, LADDERS = ROOT / "README.md", ROOT / "docs" / "ladders"
 RESULTS = ROOT / "bench" / "results" / "amd-epyc-zen5-2-cores.json"
 
 PROGRAMS = {"dense": "dense 100-64-10", "cnn": "CNN 28×28", "lstm": "LSTM 50×100 → 64"}
+PRODUCTS = [f"matmul/{size}x{size}x{size}" for size in (256, 512, 1024, 2048)]
 PASSES = ("forward", "data-gradient", "weight-gradient")
 
 
 def tables(results: dict) -> str:
-    """Markdown: whole steps, products, convolutions, everything else."""
-    parts = (_programs, _products, _convolutions, _others)
-    rows = [row for row in results["rows"] if row["default"] and not row["wrong"]]
-    return "\n\n".join("\n".join(part(rows)) for part in parts)
+    """Markdown: whole steps, products, convolutions, and how all cases went."""
+    parts = (_programs, _products, _convolutions, _sums)
+    return "\n\n".join("\n".join(part(_defaults(results))) for part in parts)
 
 
 def rewrite(text: str, results: dict) -> str:
@@ -41,16 +43,20 @@ def rewrite(text: str, results: dict) -> str:
 
 
 def ladders(results: dict) -> dict[str, str]:
-    """A page for each operation with several rungs, by the name of its file."""
+    """A page of all cases, and one for each operation with several rungs, by the name of its file."""
     rows = {}
     for row in results["rows"]:
         rows.setdefault(row["op"], {}).setdefault(row["name"], []).append(row)
-    pages = {}
+    pages = {"README.md": "\n".join(_all(results)) + "\n"}
     for op, cases in rows.items():
         found = {name: rungs for name, rungs in cases.items() if len(rungs) > 1}
         if found:
             pages[f"{op}.md"] = "\n".join(_ladder(op, found, results)) + "\n"
     return pages
+
+
+def _defaults(results):
+    return [row for row in results["rows"] if row["default"] and not row["wrong"]]
 
 
 def _programs(rows):
@@ -66,7 +72,7 @@ def _products(rows):
     yield "| matrix product (M × N × K) | handloom, µs | GFLOP/s | % of the limit | peers, µs | × best peer |"
     yield "|---|---|---|---|---|---|"
     for row in rows:
-        if row["op"] == "matmul":
+        if row["name"] in PRODUCTS:
             figures = f"{row['gflops']:.0f} | {100 * row['share']:.0f}"
             yield f"| {_case(row)} | {_us(row['us'][OURS])} | {figures} | {_peers(row)} | {_ratio(row)} |"
 
@@ -74,38 +80,65 @@ def _products(rows):
 def _convolutions(rows):
     yield f"| convolution, × the best peer | {' | '.join(way.replace('-', ' ') for way in PASSES)} |"
     yield "|---|---|---|---|"
+    plain = {f"{n}x{size}x{size}x{c}-{window}x{window}-{f}" for n, size, c, f, window in PLAIN}
     ratios = {}
     for row in rows:
-        if row["op"] == "conv2d":
+        if row["op"] == "conv2d" and row["case"] in plain:
             ratios.setdefault(_case(row), {})[row["pass"]] = _ratio(row)
     for case, found in ratios.items():
         yield f"| {case} | {' | '.join(found.get(way, '') for way in PASSES)} |"
 
 
-def _others(rows):
-    yield "| other kernels | | handloom, µs | GB/s | peers, µs | × best peer |"
-    yield "|---|---|---|---|---|---|"
+def _sums(rows):
+    yield "| all cases, × the best peer | cases | ahead by more than 5 % | behind by more than 5 % | geometric mean |"
+    yield "|---|---|---|---|---|"
+    families = {}
     for row in rows:
-        if row["family"] != "programs" and row["op"] not in ("matmul", "conv2d"):
-            head = f"{row['op']} {row['pass']}".strip()
-            figures = f"{_us(row['us'][OURS])} | {row['gbs']:.0f}"
-            yield f"| {head} | {_case(row)} | {figures} | {_peers(row)} | {_ratio(row)} |"
+        if row["ratio"]:
+            families.setdefault(row["family"], []).append(row["ratio"])
+    for family, ratios in (families | {"together": [ratio for found in families.values() for ratio in found]}).items():
+        ahead, behind = sum(ratio > 1.05 for ratio in ratios), sum(ratio < 0.95 for ratio in ratios)
+        yield f"| {family} | {len(ratios)} | {ahead} | {behind} | {geometric_mean(ratios):.2f} |"
+
+
+def _all(results):
+    yield "# All cases, on a CPU\n"
+    yield "<!-- written by `make tables` -->\n"
+    yield (
+        f"{_measured(results)} handloom's default rung of each; the ladders: {', '.join(_links(results))}. Any row "
+        "again: `handloom bench --full --only NAME`."
+    )
+    yield "\n| name | µs | GFLOP/s | GB/s | % of the limit | peers, µs | × best peer |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in _defaults(results):
+        flops = f"{row['gflops']:.0f}" if row["gflops"] else ""
+        figures = f"{_us(row['us'][OURS])} | {flops} | {row['gbs']:.0f} | {100 * row['share']:.0f} ({row['limit']})"
+        yield f"| {row['name']} | {figures} | {_peers(row)} | {_ratio(row)} |"
+
+
+def _links(results):
+    ladders_of = dict.fromkeys(row["op"] for row in results["rows"] if not row["default"])
+    return [f"[{op}]({op}.md)" for op in ladders_of]
+
+
+def _measured(results) -> str:
+    machine = results["machine"]
+    return (
+        f"Measured on {machine['date']} on {machine['threads']} cores ({machine['processor']}), candidates in turn, "
+        "medians. The limit is what the roofline model allows for the operations and bytes of the case: the measured "
+        "multiply-adds of all cores, or the measured bandwidth of copying where the arrays lie."
+    )
 
 
 def _ladder(op, cases, results):
     family = getattr(kernels, op).__module__.split(".")[2]
     module = import_module(f"..kernels.{family}.cpu", __package__)
     file = Path(module.__file__).resolve().relative_to(ROOT)
-    machine = results["machine"]
     yield f"# The ladder of {op}, on a CPU\n"
     yield "<!-- written by `make tables` -->\n"
     yield f"From [{file}](../../{file}):\n"
     yield f"```text\n{module.__doc__.strip()}\n```\n"
-    yield (
-        f"Measured on {machine['date']} on {machine['threads']} cores ({machine['processor']}), all rungs and peers in "
-        "turn. The limit is what the roofline model allows for the operations and bytes of the case: the measured "
-        "multiply-adds of all cores, or the measured bandwidth of copying where the arrays lie."
-    )
+    yield _measured(results)
     for name, rungs in cases.items():
         yield f"\n## {name}, {rungs[0]['dtype']}\n"
         yield "| rung | µs | × the rung above | GFLOP/s | % of the limit |"
