@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the cases and print what was found; the exit status."""
     command = parser()
     options = command.parse_args(argv)
-    from . import peers, results
+    from . import peers, report, results
 
     cores = len(os.sched_getaffinity(0))
     threads = cores if options.threads is None else options.threads
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     asked = _asked(command, options.peers, peers)
     try:
         before = results.load(Path(options.compare)) if options.compare else None
+        if options.report:
+            report.check_libraries()
         if options.device == "cuda":
             from .gpu import rows as gpu_rows
 
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             with _cores(threads):
                 found, complete = _run(options, threads, asked)
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     return _finish(options, found, before, complete)
@@ -85,8 +88,6 @@ def _run(options, threads, asked) -> tuple[dict, bool]:
 
     only = [name for name in options.only if name != "limits"]
     chosen = [] if options.only and not only else cases.select(only, options.full, options.dtype)
-    if only and not chosen:
-        raise ValueError(f"bench: no quick case is called {', '.join(only)}: add --full")
     console = Console(highlight=False, soft_wrap=True)
     description = machine.describe(threads)
     console.print(_head(description))
@@ -171,14 +172,14 @@ def _quiet(quiet) -> str:
 
 def _summary(found):
     """How many ahead, level and behind; and what is missing."""
-    from .measure import geometric_mean
+    from .measure import geometric_mean, verdict
 
     ratios = [row["ratio"] for row in found["rows"] if row["default"] and row["ratio"]]
     if ratios:
-        ahead, behind = sum(ratio > 1.05 for ratio in ratios), sum(ratio < 0.95 for ratio in ratios)
+        count = Counter(map(verdict, ratios))
         yield (
-            f"against the best peer of each of {len(ratios)} cases: {ahead} ahead by more than 5 %, "
-            f"{len(ratios) - ahead - behind} level, {behind} behind by more than 5 %; geometric mean "
+            f"against the best peer of each of {len(ratios)} cases: {count['ahead']} ahead by more than 5 %, "
+            f"{count['level']} level, {count['behind']} behind by more than 5 %; geometric mean "
             f"{geometric_mean(ratios):.2f}"
         )
     for text in found["not measured"]:

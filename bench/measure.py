@@ -52,8 +52,8 @@ class Row:
 class Suite:
     """What all cases of a run share; `not_measured` gathers what had to be left out, and why."""
 
-    def __init__(self, found: dict, threads: int, effort: Effort, dtype: str, asked: list[str], full: bool = False):
-        self.limits, self.threads, self.effort, self.dtype, self.full = found, threads, effort, dtype, full
+    def __init__(self, found: dict, threads: int, effort: Effort, dtype: str, asked: list[str]):
+        self.limits, self.threads, self.effort, self.dtype = found, threads, effort, dtype
         self.peers = [name for name in peers.installed() if name in asked]
         self.not_measured = [f"{name}: not installed" for name in asked if name not in self.peers]
 
@@ -84,11 +84,11 @@ class Suite:
 
     def _row(self, case, variant, work):
         default = variant == case.variants[-1]
-        parts = ["handloom bench", "--full" if self.full and not case.quick else "", f"--only {case.name}"]
-        parts += [f"--threads {self.threads}", "" if self.dtype == "float32" else f"--dtype {self.dtype}"]
+        command = f"handloom bench --only {case.name} --threads {self.threads}"
+        command += "" if self.dtype == "float32" else f" --dtype {self.dtype}"
         return Row(
             case.name, case.family, case.op, case.way, case.case, variant, default, self.dtype,
-            flops=work.flops, bytes=work.bytes, command=" ".join(filter(None, parts)),
+            flops=work.flops, bytes=work.bytes, command=command,
         )  # fmt: skip
 
     def _others(self, case, work, first) -> dict[str, Candidate]:
@@ -178,3 +178,8 @@ def _seconds(call) -> float:
 def geometric_mean(ratios) -> float:
     """The mean that treats twice as fast and half as fast alike."""
     return float(np.exp(np.mean(np.log(ratios))))
+
+
+def verdict(ratio: float) -> str:
+    """Where we stand: level within 5 %."""
+    return "ahead" if ratio > 1.05 else "behind" if ratio < 0.95 else "level"

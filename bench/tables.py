@@ -7,12 +7,13 @@ says of its rungs, and what was measured of each.
 import argparse
 import json
 import sys
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
 from .. import kernels
 from .cases.convolution import PLAIN
-from .measure import OURS, geometric_mean
+from .measure import OURS, geometric_mean, verdict
 
 BEGIN, END = "<!-- tables: begin, by `make tables` -->", "<!-- tables: end -->"
 
@@ -97,8 +98,8 @@ def _sums(rows):
         if row["ratio"]:
             families.setdefault(row["family"], []).append(row["ratio"])
     for family, ratios in (families | {"together": [ratio for found in families.values() for ratio in found]}).items():
-        ahead, behind = sum(ratio > 1.05 for ratio in ratios), sum(ratio < 0.95 for ratio in ratios)
-        yield f"| {family} | {len(ratios)} | {ahead} | {behind} | {geometric_mean(ratios):.2f} |"
+        count = Counter(map(verdict, ratios))
+        yield f"| {family} | {len(ratios)} | {count['ahead']} | {count['behind']} | {geometric_mean(ratios):.2f} |"
 
 
 def _all(results):
@@ -106,7 +107,7 @@ def _all(results):
     yield "<!-- written by `make tables` -->\n"
     yield (
         f"{_measured(results)} handloom's default rung of each; the ladders: {', '.join(_links(results))}. Any row "
-        "again: `handloom bench --full --only NAME`."
+        "again: `handloom bench --only NAME`."
     )
     yield "\n| name | µs | GFLOP/s | GB/s | % of the limit | peers, µs | × best peer |"
     yield "|---|---|---|---|---|---|---|"

@@ -15,14 +15,17 @@ def every() -> list[Case]:
 def select(only: list[str], full: bool, dtype: str = "float32") -> list[Case]:
     """Those of a family ("gemm"), or whose name is or begins with one of `only` ("conv2d", "conv2d/forward").
 
-    An empty `only` means all. Without `full` the quick ones alone are looked at.
+    An empty `only` means all. Without `full` these are the quick ones, and where a text names none of them, the others.
     """
-    found = [case for case in every() if (full or case.quick) and dtype in case.dtypes]
-    for text in only:
-        if not any(_matches(case, text) for case in every()):
-            known = dict.fromkeys(name for case in every() for name in (case.family, case.op))
-            raise ValueError(did_you_mean("bench: --only", text, list(known)))
-    return [case for case in found if not only or any(_matches(case, text) for text in only)]
+    known = [case for case in every() if dtype in case.dtypes]
+    found = []
+    for text in only or [""]:
+        named = [case for case in known if not text or _matches(case, text)]
+        if not named:
+            names = dict.fromkeys(name for case in known for name in (case.family, case.op))
+            raise ValueError(did_you_mean("bench: --only", text, list(names)))
+        found += named if full else [case for case in named if case.quick] or named
+    return [case for case in known if case in found]
 
 
 def _matches(case, text):

@@ -3,7 +3,10 @@
 import json
 import os
 import shlex
+import subprocess
+import sys
 from functools import wraps
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from handloom.bench import cases, measure, peers, timing
 from handloom.bench.case import Candidate, Case, Work
 from handloom.bench.cases import programs
 
+ROOT = Path(__file__).parents[2]
 LIMITS = {
     "multiply-adds, GFLOP/s": {1: 100.0},
     "copy, GB/s": {level: {1: 10.0} for level in ("L1", "L2", "L3", "memory")},
@@ -40,17 +44,18 @@ def test_every_family_agrees_with_its_reference_and_gets_all_figures(dtype, toy)
 
 
 REAL = cases.every()
+CONV_AND_GEMM = ("conv2d", "matmul", "dense")
 
 
 def test_names_are_unique_and_every_command_finds_its_row_again():
     assert len({case.name for case in REAL}) == len(REAL)
     for case in REAL:
-        words = shlex.split(
-            measure.Suite(LIMITS, 1, EFFORT, "float32", [], full=True)._row(case, "x", Work(None, None)).command
-        )
+        row = suite()._row(case, "x", Work(None, None))
+        words = shlex.split(row.command)
         options = bench.command.parser().parse_args(words[2:])
         assert words[:2] == ["handloom", "bench"] and options.threads == 1
-        assert case in cases.select(options.only, options.full)
+        assert cases.select(options.only, options.full) == [case]
+    assert cases.select(["conv2d", "gemm"], False) == [case for case in REAL if case.quick and case.op in CONV_AND_GEMM]
     assert sum(case.quick for case in REAL) < 40  # it promises two minutes
 
 
@@ -196,8 +201,6 @@ def test_options_that_make_no_sense_are_refused_before_anything_runs(monkeypatch
         assert stop.value.code == 2 and message in capsys.readouterr().err
     assert bench.main(["--only", "conv2"]) == 2
     assert "did you mean 'conv2d'" in capsys.readouterr().err
-    assert bench.main(["--only", "matmul/48x48x48"]) == 2
-    assert "bench: no quick case is called matmul/48x48x48: add --full" in capsys.readouterr().err
 
 
 def test_everyone_gets_the_same_cores(toy, monkeypatch):
@@ -211,3 +214,26 @@ def test_everyone_gets_the_same_cores(toy, monkeypatch):
     before = os.sched_getaffinity(0)
     bench.main(["--only", "adam_update", "--peers", "none", "--threads", "1"])
     assert [len(cores) for cores in seen] == [1] and os.sched_getaffinity(0) == before
+
+
+def test_the_cases_run_under_pytest_benchmark(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "bench",
+        "-k",
+        "softmax/backward or adam",
+    ]
+    options = ["--benchmark-max-time=0.001", "--benchmark-min-rounds=1", f"--benchmark-json={tmp_path / 'found.json'}"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
+    assert all(one["stats"]["median"] > 0 for one in found)
+    assert {one["group"] for one in found} == {"softmax/backward/1024x1000", "adam_update/700000"}
+    assert {"softmax/backward/1024x1000-simd", "adam_update/700000-default"} <= {
+        one["name"].partition("[")[2].rstrip("]") for one in found
+    }
