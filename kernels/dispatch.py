@@ -56,11 +56,21 @@ class Variants:
         Variants("matmul", __name__, cpu={"naive": "cpu:matmul_naive", "packed": "cpu:matmul_packed"})
 
     The last one named is the default, unless `default` names for a device a function that chooses one of them by shape
-    and dtype. `variants[device]` lists the names; `launcher(device, name)` gives the function.
+    and dtype; then `rule` names another, which says of the operands what that one chooses, and why. `variants[device]`
+    lists the names; `launcher(device, name)` gives the function, `chosen(device, name)` says which it is.
     """
 
-    def __init__(self, op: str, package: str, *, default: dict[str, str] | None = None, **devices: dict[str, str]):
-        self._op, self._package, self._devices, self._default = op, package, devices, default or {}
+    def __init__(
+        self,
+        op: str,
+        package: str,
+        *,
+        default: dict[str, str] | None = None,
+        rule: dict[str, str] | None = None,
+        **devices: dict[str, str],
+    ):
+        self._op, self._package, self._devices = op, package, devices
+        self._default, self._rule = default or {}, rule or {}
         self._found = {}
 
     def __getitem__(self, device: str) -> dict[str, str]:
@@ -77,18 +87,39 @@ class Variants:
             self._found[device, variant] = function = self._resolve(device, variant)
             return function
 
-    def _resolve(self, device, variant):
+    def chosen(self, device: str, variant: str | None = None, *operands) -> tuple[str, str]:
+        """(The variant that a call takes, why); where the default depends on the operands, they have to be given.
+
+        >>> from handloom import kernels
+        >>> kernels.VARIANTS["conv2d"].chosen("cpu")
+        ('threaded', 'the default: the last rung of the ladder')
+        """
+        ladder = self._ladder(device, variant)
+        if variant is not None:
+            return variant, "asked for"
+        if device in self._rule:
+            return self._load(device, self._rule[device])(*operands)
+        only = "the only one" if len(ladder) == 1 else "the default: the last rung of the ladder"
+        return next(reversed(ladder)), only
+
+    def _ladder(self, device, variant):
+        """The variants of a device, of which `variant` must be one, or None."""
         ladder = self._devices.get(device)
         if ladder is None:
             raise TypeError(
                 f"{self._op}: no kernel for {device} arrays: there are kernels for {', '.join(self._devices)}"
             )
-        if variant is None:
-            place = self._default.get(device) or ladder[next(reversed(ladder))]
-        elif variant in ladder:
-            place = ladder[variant]
-        else:
+        if variant is not None and variant not in ladder:
             raise ValueError(f"{self._op}: variant is {variant!r}: must be one of {', '.join(map(repr, ladder))}")
+        return ladder
+
+    def _resolve(self, device, variant):
+        ladder = self._ladder(device, variant)
+        default = self._default.get(device) or ladder[next(reversed(ladder))]
+        return self._load(device, default if variant is None else ladder[variant])
+
+    def _load(self, device, place):
+        """The function at "module:function"."""
         if device == "cuda" and find_spec("numba_cuda") is None:  # what Numba itself brings is older than the kernels
             raise ImportError(
                 f"{self._op}: CuPy arrays need Numba-CUDA, which is not installed: pip install 'handloom[cuda12]', or "

@@ -74,6 +74,52 @@ class Model(Trainer, Layer):
 
         summary(self, line_length, print_fn)
 
+    def roofline(self, batch=32, *, input_shape=None):
+        """A table of the layers, forward and backward: work, time, and share of what this machine could do at best.
+
+        Each layer is timed by itself in training mode, with the values that reach it in a forward pass, after a pass
+        that compiles; the figure is the median of many calls, Python included. Weights, gradients, random streams and
+        modes are afterwards what they were; a model that is not built yet is built.
+
+            FLOP      what the layer's formula takes, a multiply-add counting as two: `Dense` 2 M K N, and backward once
+                      more for the input's and once more for the weights' gradient, where they are wanted; one for each
+                      number that pooling, dropout or an activation looks at, and backward as many, but for a maximum
+                      one for each output. Bias, gates, and activations inside another layer are not counted.
+            bytes     what must be read and written at least once. Forward: input, parameters, output. Backward: the
+                      output's gradient, all that forward saved (among it the parameters), and the gradients wanted
+            limit     the larger of FLOP / multiply-adds and bytes / bandwidth, the latter that of the level of cache
+                      which the bytes fit into, all measured on all threads: kernels/limits.py
+            share     the seconds that the limit allows, divided by those measured
+
+        Layers whose output is their input (`Flatten`, `Reshape`) do nothing and have no row, and layers made of others
+        are shown by those alone. What else runs on the machine meanwhile disturbs times and limits alike.
+
+        Args:
+            batch: number of samples.
+            input_shape: of one sample; by default that which the model was declared with, or built for. Axes of any
+                length, None, are 50 long.
+
+        Returns:
+            A `Roofline`: `print` it, look at its `rows` and `limits`, or `plot(path)` it.
+        """
+        from .roofline import roofline
+
+        return roofline(self, batch, input_shape)
+
+    def kernels(self, batch=None, *, input_shape=None):
+        """A table of the kernels that each layer calls forward in training, in which variant and why that one.
+
+        Args:
+            batch: number of samples; with it, the table also says whether this many are enough work for threads.
+            input_shape: of one sample; as in `roofline`.
+
+        Returns:
+            A `Kernels`: `print` it, or look at its `rows`.
+        """
+        from .roofline import kernels_of
+
+        return kernels_of(self, batch, input_shape)
+
     def save(self, filepath, overwrite=True):
         """Writes the whole model to one safetensors file: configuration, weights, and how it was compiled."""
         serialization.save_model(self, filepath, overwrite)

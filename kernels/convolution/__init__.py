@@ -34,6 +34,7 @@ VARIANTS = {
             "tensor": "cuda:conv2d_tensor",
         },
         default={"cuda": "cuda:conv2d_default"},
+        rule={"cuda": "cuda:conv2d_rule"},
     )
 }
 

@@ -52,9 +52,12 @@ _CUDA_LADDER = {
     "tensor": "cuda:gemm_tensor",
 }
 VARIANTS = {
-    op: Variants(op, __name__, cpu=_LADDER, cuda=_CUDA_LADDER, default={"cuda": "cuda:gemm_default"})
+    op: Variants(
+        op, __name__, cpu=_LADDER, cuda=_CUDA_LADDER,
+        default={"cuda": "cuda:gemm_default"}, rule={"cuda": "cuda:gemm_rule"},
+    )
     for op in ("matmul", "dense")
-}
+}  # fmt: skip
 
 
 class MatmulSaved(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 
 from .. import activations, functions, initializers
@@ -96,6 +97,10 @@ class Conv2D(Layer):
     def compute_output_shape(self, input_shape):
         windows = zip(self.kernel_size, self.strides, self.dilation_rate)
         return (input_shape[0], *window_outputs("Conv2D", input_shape, windows, self.padding), self.filters)
+
+    def flops(self, input_shape):
+        products = math.prod(self.kernel_size) * input_shape[3] // self.groups
+        return 2 * products * math.prod(self.compute_output_shape(input_shape))
 
     def get_config(self):
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .. import activations, functions, initializers
 from .arguments import as_positive_int, check_known
 from .base import Layer
@@ -78,6 +80,9 @@ class Dense(Layer):
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 
+    def flops(self, input_shape):
+        return 2 * math.prod(input_shape) * self.units
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -108,6 +113,9 @@ class Activation(Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
+
+    def flops(self, input_shape):
+        return math.prod(input_shape)
 
     def get_config(self):
         return {**super().get_config(), "activation": activations.serialize(self.activation)}

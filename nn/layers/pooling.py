@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .. import functions
 from ..utils import did_you_mean
 from .arguments import as_pair, check_channels_last
@@ -38,6 +40,9 @@ class _Pooling2D(Layer):
         lengths = window_outputs(type(self).__name__, input_shape, windows, self.padding)
         return (input_shape[0], *lengths, input_shape[3])
 
+    def flops(self, input_shape):
+        return math.prod(self.pool_size) * math.prod(self.compute_output_shape(input_shape))
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -71,6 +76,10 @@ class MaxPooling2D(_Pooling2D):
 
     function = functions.max_pool2d
 
+    def backward_flops(self, input_shape, wanted):
+        """One addition for each maximum."""
+        return math.prod(self.compute_output_shape(input_shape))
+
 
 class AveragePooling2D(_Pooling2D):
     """The mean of each window, channel by channel; cells of the padding do not count.
@@ -101,6 +110,9 @@ class _GlobalPooling2D(Layer):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *((1, 1) if self.keepdims else ()), input_shape[3])
 
+    def flops(self, input_shape):
+        return math.prod(input_shape)
+
     def get_config(self):
         return {**super().get_config(), "keepdims": self.keepdims}
 
@@ -115,6 +127,10 @@ class GlobalMaxPooling2D(_GlobalPooling2D):
     """The maximum of each channel over the image: (N, H, W, C) to (N, C), or to (N, 1, 1, C) with `keepdims`."""
 
     function = functions.global_max_pool2d
+
+    def backward_flops(self, input_shape, wanted):
+        """One addition for each maximum."""
+        return math.prod(self.compute_output_shape(input_shape))
 
 
 # Keras's short names.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .. import activations, functions, initializers
 from .arguments import as_positive_int, check_known, check_rank
 from .base import Layer
@@ -105,6 +107,15 @@ class LSTM(Layer):
         state = (batch, self.units)
         output = (batch, steps, self.units) if self.return_sequences else state
         return (output, state, state) if self.return_state else output
+
+    def flops(self, input_shape):
+        return 8 * math.prod(input_shape[:2]) * self.units * (input_shape[2] + self.units)
+
+    def backward_flops(self, input_shape, wanted):
+        """The gradient goes back through the steps whichever gradients are wanted."""
+        features, units = input_shape[2], self.units
+        products = units + wanted[0] * features + wanted[1] * (features + units)
+        return 8 * math.prod(input_shape[:2]) * units * products
 
     def get_config(self):
         return {

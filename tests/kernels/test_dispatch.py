@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from harness import Elsewhere
 
+from handloom import kernels
 from handloom.kernels import dispatch
 from handloom.kernels.dispatch import Variants, device_of
 
@@ -68,3 +69,29 @@ def test_kernels_for_a_gpu_without_numba_cuda_say_what_to_install(monkeypatch):
         ladder.launcher("cuda", None)
     monkeypatch.setattr(dispatch, "find_spec", lambda name: name)
     assert ladder.launcher("cuda", None)("a/b") == "b"
+
+
+class TestChosen:
+    """Which variant a call takes, and why."""
+
+    def test_the_default_and_what_is_asked_for(self):
+        assert LADDER.chosen("cpu") == ("simd", "the default: the last rung of the ladder")
+        assert LADDER.chosen("cpu", "naive") == ("naive", "asked for")
+        assert Variants("add", "os", cpu={"simd": "path:basename"}).chosen("cpu") == ("simd", "the only one")
+
+    def test_a_rule_is_asked_of_the_operands(self):
+        ladder = Variants("add", "os", cpu={"a": "path:dirname", "b": "path:basename"}, rule={"cpu": "path:split"})
+        assert ladder.chosen("cpu", None, "b/of these") == ("b", "of these")
+        assert ladder.chosen("cpu", "a", "b/of these") == ("a", "asked for")
+
+    def test_what_there_is_not(self):
+        with pytest.raises(ValueError, match="^add: variant is 'fast': must be one of 'naive', 'simd'$"):
+            LADDER.chosen("cpu", "fast")
+        with pytest.raises(TypeError, match="^add: no kernel for cuda arrays: there are kernels for cpu$"):
+            LADDER.chosen("cuda")
+
+    @pytest.mark.parametrize("op", kernels.VARIANTS)
+    def test_every_operation_tells(self, op):
+        name, why = kernels.VARIANTS[op].chosen("cpu")
+        assert kernels.VARIANTS[op].launcher("cpu", name) is kernels.VARIANTS[op].launcher("cpu", None)
+        assert why in ("the only one", "the default: the last rung of the ladder")

@@ -14,15 +14,31 @@ from .implicit import conv2d_implicit
 from .rung import Rung
 from .tensor_cores import conv2d_tensor
 
-__all__ = ["conv2d_default", "conv2d_direct", "conv2d_implicit", "conv2d_tensor"]
+__all__ = ["conv2d_default", "conv2d_direct", "conv2d_implicit", "conv2d_rule", "conv2d_tensor"]
 
 # A register tile pays for itself from this many columns of a group on; below, most of it would be unused. The tensor
 # cores' TF32 is for those who ask for it.
 FEW = 8
 
 
+_RUNGS = {"direct": conv2d_direct, "implicit": conv2d_implicit}
+
+
+def _name(columns):
+    return "direct" if columns < FEW else "implicit"
+
+
 def _for(columns):
-    return conv2d_direct if columns < FEW else conv2d_implicit
+    return _RUNGS[_name(columns)]
+
+
+def conv2d_rule(x, w):
+    """(The variant that `conv2d_default` takes forward and for dw, why), from images and weights."""
+    depth, filters = w.shape[2:]
+    columns = filters // (x.shape[3] // depth)
+    name, for_dx = _name(columns), _name(depth)
+    why = f"the default for {'less than' if columns < FEW else 'at least'} {FEW} columns a group, here {columns}"
+    return name, why if for_dx == name else f"{why}; for dx, which has {depth}, {for_dx}"
 
 
 conv2d_default = Rung(

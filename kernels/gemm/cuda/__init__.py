@@ -26,7 +26,16 @@ from .epilogue import (
     dense_epilogue_backward,
     epilogue_backward,
 )
-from .product import gemm_default, gemm_naive, gemm_registers, gemm_shared, gemm_tensor, gemm_vectors, operand
+from .product import (
+    gemm_default,
+    gemm_naive,
+    gemm_registers,
+    gemm_rule,
+    gemm_shared,
+    gemm_tensor,
+    gemm_vectors,
+    operand,
+)
 from .simple import naive, shared
 from .tensor_cores import tensor
 from .tiles import registers, vectors
@@ -45,6 +54,7 @@ __all__ = [
     "gemm_default",
     "gemm_naive",
     "gemm_registers",
+    "gemm_rule",
     "gemm_shared",
     "gemm_tensor",
     "gemm_vectors",

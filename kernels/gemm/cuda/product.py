@@ -114,9 +114,17 @@ def gemm_tensor(a, b, c, bias=None, activation=None):
     )  # fmt: skip
 
 
+def gemm_rule(a, b):
+    """(The variant that `gemm_default` takes for these operands, why); a batch of matrices counts as its rows."""
+    if element_of(a) is uint16:
+        return "tensor", "the only one for bfloat16"
+    rows = [x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) for x in (a, b)]
+    if all(_in_vectors(x) is not None for x in rows):
+        return "vectors", "the default where the rows of both operands are whole 16 bytes"
+    return "registers", "the default where the rows of an operand are not whole 16 bytes"
+
+
 def gemm_default(a, b, c, bias=None, activation=None):
     """`tensor` for bfloat16; else `vectors` where it suits, else `registers`. TF32 is for those who ask for it."""
-    if element_of(c) is uint16:
-        return gemm_tensor(a, b, c, bias, activation)
-    suits = _in_vectors(a) is not None and _in_vectors(b) is not None
-    return (gemm_vectors if suits else gemm_registers)(a, b, c, bias, activation)
+    launch = {"tensor": gemm_tensor, "vectors": gemm_vectors, "registers": gemm_registers}[gemm_rule(a, b)[0]]
+    launch(a, b, c, bias, activation)
