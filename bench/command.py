@@ -81,6 +81,7 @@ def _run(options, threads, asked) -> tuple[dict, bool]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ..kernels import limits
+    from ..nn import gpu
     from . import cases, machine, results
     from .measure import Suite
     from .quiet import Quiet
@@ -96,6 +97,7 @@ def _run(options, threads, asked) -> tuple[dict, bool]:
     quiet, measured = Quiet(threads), limits.measure(threads)
     console.print("\n".join(limits.lines(measured)))
     suite = Suite(measured, threads, FULL if options.full else QUICK, options.dtype, asked)
+    suite.not_measured.append(f"GPU: {gpu.find().problem or 'there is one: handloom bench --device cuda'}")
     quiet.look()
     rows, complete = [], True
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")

@@ -8,7 +8,7 @@ PROGRAMS = ("dense", "cnn", "lstm")
 TRAIN = """
 import hashlib
 import numba, numpy as np
-from handloom.bench import programs
+from handloom.bench.cases import programs
 from handloom.kernels import threads
 from handloom.nn.utils import set_random_seed
 

@@ -104,10 +104,13 @@ def _row(one, limits):
     theirs = list(one.get("peers_us", {}).values())
     row.ratio = min(theirs) / one["us"] if theirs else None
     peak = limits.get(f"{mode} on tensor cores, GFLOP/s") or limits["multiply-adds, GFLOP/s"]
+    shares = {}
     if row.gflops and peak:
-        row.limit, row.share = "multiply-adds" if mode == "float32" else mode, row.gflops / peak[ALL]
-    elif row.gbs and limits["copy, GB/s"]:
-        row.limit, row.share = "memory", row.gbs / limits["copy, GB/s"]["memory"][ALL]
+        shares["multiply-adds" if mode == "float32" else mode] = row.gflops / peak[ALL]
+    if row.gbs and limits["copy, GB/s"]:
+        shares["memory"] = row.gbs / limits["copy, GB/s"]["memory"][ALL]
+    if shares:
+        row.limit, row.share = max(shares.items(), key=lambda one: one[1])
     return row
 
 

@@ -89,13 +89,14 @@ def variants(op, call) -> dict[str, Callable]:
 def matmul(size, draw):
     a, b = draw((size, size)), draw((size, size))
     ours = variants("matmul", partial(kernels.matmul, a, b))
-    return Timing(ours, lambda: peers.products(a, b), flops=2 * size**3)
+    return Timing(ours, lambda: peers.products(a, b), flops=2 * size**3, bytes=3 * a.nbytes)
 
 
 def matmul_tf32(size, draw):
     a, b = draw((size, size)), draw((size, size))
     ours = {"tensor": partial(kernels.matmul, a, b, variant="tensor")}
-    return Timing(ours, lambda: peers.products_in_tf32(a, b), "TF32", flops=2 * size**3, tolerance=4e-3)
+    work = {"flops": 2 * size**3, "bytes": 3 * a.nbytes}
+    return Timing(ours, lambda: peers.products_in_tf32(a, b), "TF32", tolerance=4e-3, **work)
 
 
 def matmul_bf16(size, draw):
@@ -103,7 +104,8 @@ def matmul_bf16(size, draw):
 
     a, b = (draw((size, size), ml_dtypes.bfloat16) for _ in range(2))
     ours = {"tensor": partial(kernels.matmul, a, b, variant="tensor")}
-    return Timing(ours, lambda: peers.products(a, b), "bfloat16", flops=2 * size**3, tolerance=2.0**-7)
+    work = {"flops": 2 * size**3, "bytes": 3 * a.nbytes}
+    return Timing(ours, lambda: peers.products(a, b), "bfloat16", tolerance=2.0**-7, **work)
 
 
 def convolution(layer, direction, draw, variant=None):
@@ -120,11 +122,11 @@ def convolution(layer, direction, draw, variant=None):
         which = DIRECTIONS.index(direction) - 1
         needs = (which == 0, which == 1, False)
         ours = lambda: kernels.conv2d_backward(dy, saved, needs)[which]  # noqa: E731
-    flops = 2 * IMAGES * out * out * filters * window * window * channels
+    work = {"flops": 2 * dy.size * window * window * channels, "bytes": x.nbytes + w.nbytes + dy.nbytes}
     calls, sizes = {variant or "default": ours}, (direction, x, w, dy, strides, edge)
     if variant is None:
-        return Timing(calls, lambda: peers.convolution(*sizes), flops=flops)
-    return Timing(calls, lambda: peers.convolution_in_tf32(*sizes), "TF32", flops=flops, tolerance=4e-3)
+        return Timing(calls, lambda: peers.convolution(*sizes), **work)
+    return Timing(calls, lambda: peers.convolution_in_tf32(*sizes), "TF32", tolerance=4e-3, **work)
 
 
 def max_pool(draw):
@@ -138,27 +140,26 @@ def avg_pool(draw):
 def _pool(op, draw):
     x = draw((IMAGES, 113, 113, 64))
     ours = variants(op, partial(getattr(kernels, op), x, 3, strides=2))
-    moved = x.size + IMAGES * 56 * 56 * 64
-    return Timing(ours, lambda: peers.pooling(op, x), bytes=4 * moved)
+    outputs = IMAGES * 56 * 56 * 64
+    return Timing(ours, lambda: peers.pooling(op, x), flops=9 * outputs, bytes=4 * (x.size + outputs))
 
 
 def relu(draw):
     x = draw((BIG,))
-    return Timing({"default": partial(kernels.relu, x)}, lambda: peers.relu(x), bytes=8 * BIG)
+    return Timing({"default": partial(kernels.relu, x)}, lambda: peers.relu(x), flops=BIG, bytes=8 * BIG)
 
 
 def softmax(draw):
     x = draw((BIG // 1024, 1024))
-    return Timing(
-        variants("softmax", partial(kernels.softmax, x)), lambda: peers.softmax(x), bytes=8 * BIG
-    )  # fmt: skip
+    ours = variants("softmax", partial(kernels.softmax, x))
+    return Timing(ours, lambda: peers.softmax(x), flops=5 * BIG, bytes=8 * BIG)
 
 
 def cross_entropy(draw):
     x, t = draw((BIG // 1024, 1024)), draw((BIG // 1024, 1024))
     t = kernels.softmax(t)
     ours = {"default": partial(kernels.softmax_cross_entropy, x, t)}
-    return Timing(ours, lambda: peers.cross_entropy(x, t), bytes=8 * BIG)
+    return Timing(ours, lambda: peers.cross_entropy(x, t), flops=5 * BIG, bytes=8 * BIG)
 
 
 def adam(draw):
@@ -176,13 +177,14 @@ def adam(draw):
         update()
         return {"default": devices.to_host(w), **peers.adam_results(start, g)} if len(calls) > 1 else {}
 
-    return Timing({"default": update}, lambda: peers.adam(start, g), bytes=28 * BIG, results=results)
+    work = {"flops": 12 * BIG, "bytes": 28 * BIG}
+    return Timing({"default": update}, lambda: peers.adam(start, g), results=results, **work)
 
 
 def lstm(sizes, draw):
     x, w, u, b = _lstm_arrays(sizes, draw)
     ours = variants("lstm", lambda variant: kernels.lstm(x, w, u, b, variant=variant)[0])
-    return Timing(ours, lambda: peers.lstm(x, w, u, b), flops=_lstm_flops(sizes), tolerance=1e-3)
+    return Timing(ours, lambda: peers.lstm(x, w, u, b), tolerance=1e-3, **_lstm_work(sizes))
 
 
 def lstm_training(sizes, draw):
@@ -195,7 +197,7 @@ def lstm_training(sizes, draw):
         return kernels.lstm_backward(dy, saved)[0]
 
     ours = variants("lstm", gradients)
-    return Timing(ours, lambda: peers.lstm(x, w, u, b, dy), flops=3 * _lstm_flops(sizes), tolerance=1e-3)
+    return Timing(ours, lambda: peers.lstm(x, w, u, b, dy), tolerance=1e-3, **_lstm_work(sizes, 3))
 
 
 def _lstm_arrays(sizes, draw):
@@ -206,9 +208,13 @@ def _lstm_arrays(sizes, draw):
     return draw((n, steps, inputs)), w, u, draw((4 * hidden,))
 
 
-def _lstm_flops(sizes):
+def _lstm_work(sizes, passes=1):
     n, steps, inputs, hidden = sizes
-    return 2 * n * steps * (inputs + hidden) * 4 * hidden
+    weights = (inputs + hidden) * 4 * hidden
+    return {
+        "flops": passes * 2 * n * steps * weights,
+        "bytes": passes * 4 * (n * steps * (inputs + hidden) + weights),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------

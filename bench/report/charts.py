@@ -194,8 +194,9 @@ def roofline(rows, limits):
     figure.draw_without_rendering()  # settles the axes: how steep the lines are
     (left, bottom), (right, top) = axes.transData.transform([(low, 1), (10 * low, 10)])
     for level, bandwidth in bandwidths.items():
+        start = max(low, 1.1 * axes.get_ylim()[0] / bandwidth)
         axes.annotate(
-            f"{level} {bandwidth:,.0f} GB/s", (low, low * bandwidth), (6, 9), textcoords="offset points", fontsize=7,
+            f"{level} {bandwidth:,.0f} GB/s", (start, start * bandwidth), (6, 9), textcoords="offset points", fontsize=7,
             rotation=np.degrees(np.arctan2(top - bottom, right - left)), rotation_mode="anchor",
         )  # fmt: skip
     return figure

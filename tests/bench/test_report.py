@@ -112,6 +112,28 @@ def test_odd_runs_have_pages_too(change):
     assert all(row["command"] in text for row in found["rows"])
 
 
+def test_a_run_on_a_gpu_has_a_page():
+    from handloom.bench.gpu import rows
+    from handloom.bench.gpu.worker import row
+
+    figures = {"mode": "float32", "p20_p80": [90.0, 110.0], "peers_us": {"cuBLAS": 80.0}}
+    told = [
+        row("copy of 268 MB", "ok", us=1.0, gbs=2000.0),
+        row("peak of float32", "ok", us=1.0, gflops=50_000.0),
+        row("launch of an empty kernel", "ok", us=4.0),
+        *(
+            row("matmul 1024^3", "ok", variant=name, us=us, gflops=2e6 / us, gbs=1e4 / us, **figures)
+            for name, us in (("naive", 900.0), ("vectors", 100.0))
+        ),
+        row("softmax", "ok", variant="online", us=100.0, gbs=1000.0, **figures),
+        row("relu", "fault", "the process ended with status 9"),
+    ]
+    found = rows.gather({"device": "a GPU <1>", "date": "2026-11-24", "versions": {}}, told, True)
+    text = " ".join(Page(report.page(found)).text)
+    assert "handloom on a GPU <1>" in text and "2 behind the best peer" in text and "WRONG: 1" in text
+    assert "multiply-adds 50,000 GFLOP/s" in text and "memory 2,000 GB/s" in text and "naive" in text
+
+
 def test_the_same_run_gives_the_same_page():
     first, second = (re.sub(r"\bc\d+-", "", report.page(some())) for _ in range(2))
     assert first == second
