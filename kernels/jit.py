@@ -166,6 +166,8 @@ def jit(function=None, *, parallel=False, inline=False, inner=False, name=None):
         return functools.partial(jit, parallel=parallel, inline=inline, inner=inner, name=name)
     options = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH, "parallel": parallel}
     options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inline or inner}
+    if inline or inner:
+        options["_nrt"] = False
     if inline:
         options["forceinline"] = True
     dispatcher = numba.njit(**options)(function)

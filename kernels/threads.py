@@ -192,7 +192,7 @@ def threaded(kernel):
     work : about how many arithmetic operations all chunks need together; below THREADS_PAY they run one after another.
     `launch.in_turn(chunks, *args)` always does that.
     """
-    kernel.targetoptions["no_cpython_wrapper"] = True
+    kernel.targetoptions |= {"no_cpython_wrapper": True, "_nrt": False}
 
     @jit(name=f"{kernel.py_func.__module__}.{kernel.py_func.__qualname__}-drive")
     def drive(chunks, parallel, keep_at, *args):

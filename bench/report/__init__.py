@@ -6,6 +6,7 @@
 charts.py draws, page.html says the rest.
 """
 
+import itertools
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,11 +34,20 @@ def page(results: dict) -> str:
     """The page's text."""
     check_libraries()
     import jinja2
+    from markupsafe import Markup, escape
 
+    from . import charts
+
+    numbers = itertools.count()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": _figure, "share": lambda share: "" if share is None else f"{100 * share:.0f} %"}
+    environment.filters |= {
+        "figure": _figure,
+        "ratio": lambda ratio: "" if ratio is None else f"{ratio:.2f}",
+        "share": lambda share: "" if share is None else f"{100 * share:.0f} %",
+        "inline": lambda chart, label: Markup(charts.inline(chart, f"c{next(numbers)}", escape(label))),
+    }
     return environment.get_template("page.html").render(**_contents(results))
 
 
@@ -55,6 +65,7 @@ def _contents(results):
         "machine": results["machine"],
         "title": results["machine"].get("processor") or results["machine"].get("device", "this machine"),
         "rows": rows,
+        "cases": len({(row["name"], row["dtype"]) for row in rows}),
         "wrong": [row for row in rows if row["wrong"]],
         "count": {name: sum(verdict(row["ratio"]) == name for row in judged) for name in ("ahead", "level", "behind")},
         "mean": geometric_mean([row["ratio"] for row in judged]) if judged else None,
@@ -62,19 +73,19 @@ def _contents(results):
         "spread": spread,
         "noisy": spread is not None and spread > NOISY,
         "programs": [(row, charts.candidates(row)) for row in good if row["family"] == "programs" and row["default"]],
-        "roofline": charts.roofline(points, results["limits"]) if points else "",
-        "ladders": [(rungs, charts.ladder(rungs)) for rungs in _ladders(good)],
+        "rooflines": [charts.roofline(points, results["limits"], wide) for wide in (True, False)] if points else [],
+        "ladders": [(rungs, charts.ladder(rungs)) for rungs in _ladders(rows)],
         "against": [(family, charts.ratios(found)) for family, found in _families(judged)],
         "limits": _limits(results["limits"]),
     }
 
 
 def _ladders(rows):
-    """Rows of the same name, where there are several."""
+    """Rows of the same name, where there are several, and one of them at least has a time."""
     found = {}
     for row in rows:
         found.setdefault((row["name"], row["dtype"]), []).append(row)
-    return [rungs for rungs in found.values() if len(rungs) > 1]
+    return [rungs for rungs in found.values() if len(rungs) > 1 and any(row["us"] for row in rungs)]
 
 
 def _families(rows):

@@ -138,6 +138,8 @@ def max_forward_chunk(chunk, rows, x, y, offsets, geometry):
             for c in range(0, channels, lanes(x)):
                 if high == 2 and wide == 2:
                     best, offset = best_of(x, start + c, width * channels, channels, 2, 2, size_w, channels - c)
+                elif high == 3 and wide == 3:
+                    best, offset = best_of(x, start + c, width * channels, channels, 3, 3, size_w, channels - c)
                 else:
                     best, offset = best_of(x, start + c, width * channels, channels, high, wide, size_w, channels - c)
                 offset = offset + ((h_first - h0) * size_w + w_first - w0)
@@ -169,6 +171,8 @@ def avg_forward_chunk(chunk, rows, x, y, geometry):
             for c in range(0, channels, lanes(x)):
                 if high == 2 and wide == 2:
                     total = sum_of(x, start + c, width * channels, channels, 2, 2, channels - c)
+                elif high == 3 and wide == 3:
+                    total = sum_of(x, start + c, width * channels, channels, 3, 3, channels - c)
                 else:
                     total = sum_of(x, start + c, width * channels, channels, high, wide, channels - c)
                 vstore_part(y, (row * out_w + ow) * channels + c, total / (high * wide), channels - c)

@@ -5,6 +5,7 @@
     direct    the same product in a register tile, without the matrix: tables say where its rows lie direct.py
     threaded  the same, chunk by chunk over several threads                                          direct.py
               and its data gradient for very few channels                                            few.py
+              and all passes where every channel has a filter of its own                             depthwise.py
 
 A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py). Their arrays are C-contiguous.
 """

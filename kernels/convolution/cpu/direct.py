@@ -33,7 +33,7 @@ from ...simd import (
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
-from . import few
+from . import depthwise, few
 from .rung import Rung, pad, pad_input
 from .tables import (
     COLUMNS,
@@ -257,11 +257,27 @@ def _one_after_another(launch, chunks, work, *args):
     launch.in_turn(chunks, *args)
 
 
+def _threaded_forward(x, w, b, y, g, activation):
+    if depthwise.suits(g):
+        depthwise.forward(x, w, b, y, g, activation)
+    else:
+        _forward(_over_threads, x, w, b, y, g, activation)
+
+
 def _threaded_data_gradient(dz, w, dx, g):
-    if few.suits(g, dx.itemsize):
+    if depthwise.suits(g):
+        depthwise.data_gradient(dz, w, dx, g)
+    elif few.suits(g, dx.itemsize):
         few.data_gradient(dz, w, dx, g)
     else:
         _data_gradient(_over_threads, dz, w, dx, g)
+
+
+def _threaded_weight_gradient(x, dz, dw, g):
+    if depthwise.suits(g):
+        depthwise.weight_gradient(x, dz, dw, g)
+    else:
+        _weight_gradient(_over_threads, x, dz, dw, g)
 
 
 conv2d_direct = Rung(
@@ -269,8 +285,4 @@ conv2d_direct = Rung(
     functools.partial(_data_gradient, _one_after_another),
     functools.partial(_weight_gradient, _one_after_another),
 )
-conv2d_threaded = Rung(
-    functools.partial(_forward, _over_threads),
-    _threaded_data_gradient,
-    functools.partial(_weight_gradient, _over_threads),
-)
+conv2d_threaded = Rung(_threaded_forward, _threaded_data_gradient, _threaded_weight_gradient)
