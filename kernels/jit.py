@@ -167,6 +167,9 @@ def jit(function=None, *, parallel=False, inline=False, inner=False, name=None):
     options = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH, "parallel": parallel}
     options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inline or inner}
     if inline or inner:
+        # They make no arrays. Otherwise Numba counts references to their array arguments wherever its pass that removes
+        # such pairs gives up, as it does in loops with branches: two threads that fought over one count made a
+        # depthwise convolution fifteen times slower.
         options["_nrt"] = False
     if inline:
         options["forceinline"] = True
