@@ -140,9 +140,10 @@ def _finish(options, found, before, complete) -> int:
 
 
 def _head(description) -> str:
+    caches = ", ".join(f"{name} {size // 1024:,} KB" for name, size in description["caches"].items())
     return (
         f"{description['processor']}, {description['threads']} of {description['cores']} cores, vectors of "
-        f"{description['vector bytes']} bytes, {description['date']}"
+        f"{description['vector bytes']} bytes, {caches}, {description['date']}"
     )
 
 
