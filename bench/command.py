@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the cases and print what was found; the exit status."""
     command = parser()
     options = command.parse_args(argv)
-    from . import peers, report, results
+    from . import machine, peers, report, results
 
     cores = len(os.sched_getaffinity(0))
     threads = cores if options.threads is None else options.threads
@@ -52,12 +52,16 @@ def main(argv: list[str] | None = None) -> int:
         if options.report:
             report.check_libraries()
         if options.device == "cuda":
+            given = [f"--{name}" for name in ("peers", "threads") if getattr(options, name) is not None]
+            if given := given + ["--dtype"] * (options.dtype != "float32"):
+                raise ValueError(f"bench: {' and '.join(given)}: on a GPU there is no choice of these: leave them out")
             from .gpu import rows as gpu_rows
 
             found, complete = gpu_rows.run(options)
         else:
+            description = machine.describe(threads)
             with _cores(threads):
-                found, complete = _run(options, threads, asked)
+                found, complete = _run(options, description, asked)
     except (ValueError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -75,14 +79,14 @@ def _asked(command, text, peers) -> list[str]:
     return names
 
 
-def _run(options, threads, asked) -> tuple[dict, bool]:
+def _run(options, description, asked) -> tuple[dict, bool]:
     """(What was found, whether to the end.)"""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ..kernels import limits
     from ..nn import gpu
-    from . import cases, machine, results
+    from . import cases, results
     from .measure import Suite
     from .quiet import Quiet
     from .timing import FULL, QUICK
@@ -90,7 +94,7 @@ def _run(options, threads, asked) -> tuple[dict, bool]:
     only = [name for name in options.only if name != "limits"]
     chosen = [] if options.only and not only else cases.select(only, options.full, options.dtype)
     console = Console(highlight=False, soft_wrap=True)
-    description = machine.describe(threads)
+    threads = description["threads"]
     console.print(_head(description))
     if kernel := os.environ.get("OPENBLAS_CORETYPE"):
         print(f"OPENBLAS_CORETYPE={kernel} is set: NumPy may not run its best kernels", file=sys.stderr)

@@ -41,10 +41,6 @@ class Row:
     wrong: str | None = None
     command: str = ""
 
-    @property
-    def key(self) -> tuple:
-        return self.name, self.variant, self.dtype
-
     def as_dict(self) -> dict:
         return {("pass" if name == "way" else name): value for name, value in asdict(self).items()}
 
@@ -61,18 +57,17 @@ class Suite:
         """The rows of one case, a row for each variant; its peers are timed once, with all of them."""
         work = case.make(np.dtype(self.dtype))
         rows = {name: self._row(case, name, work) for name in case.variants}
-        candidates, first = {}, {}
-        for variant, row in rows.items():
-            candidate = work.ours(None if row.default else variant)
-            first[variant] = _seconds(candidate.call)
-            row.wrong = differs(candidate, work.reference(), self._tolerance(work))
-            if row.wrong is None:
-                candidates[variant] = candidate
+        ours = {name: work.ours(None if row.default else name) for name, row in rows.items()}
+        first = {name: _seconds(candidate.call) for name, candidate in ours.items()}
+        expected = work.reference()
+        for name, row in rows.items():
+            row.wrong = differs(ours[name], expected, self._tolerance(work))
+        candidates = {name: candidate for name, candidate in ours.items() if rows[name].wrong is None}
         if not candidates:
             return list(rows.values())
-        others = self._others(case, work, first)
+        others = self._others(case, work, expected, first)
         samples = interleave({name: one.call for name, one in (candidates | others).items()}, self.effort)
-        expected = work.reference()
+        expected = work.reference()  # of programs, whose weights have changed
         others = {name: one for name, one in others.items() if self._agrees(case, name, one, expected, work)}
         for variant, candidate in candidates.items():
             row = rows[variant]
@@ -91,7 +86,7 @@ class Suite:
             flops=work.flops, bytes=work.bytes, command=command,
         )  # fmt: skip
 
-    def _others(self, case, work, first) -> dict[str, Candidate]:
+    def _others(self, case, work, expected, first) -> dict[str, Candidate]:
         """The peers' candidates that agree with the reference; whoever does not is left out, aloud."""
         found = {}
         for package in self.peers:
@@ -103,7 +98,6 @@ class Suite:
                 self.not_measured.append(f"{case.name}: {package}: {type(error).__name__}: {str(error)[:200]}")
                 continue
             found |= made
-        expected = work.reference()
         return {name: one for name, one in found.items() if self._agrees(case, name, one, expected, work)}
 
     def _agrees(self, case, name, candidate, expected, work):

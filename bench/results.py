@@ -25,10 +25,15 @@ def gather(suite, rows, description: dict, spread: float, complete: bool) -> dic
 
 
 def save(results: dict, path: Path) -> None:
+    """As JSON."""
+    write_whole(path, json.dumps(results, indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
     """The whole file, or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

@@ -5,7 +5,6 @@ says of its rungs, and what was measured of each.
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from importlib import import_module
@@ -14,6 +13,7 @@ from pathlib import Path
 from .. import kernels
 from .cases.convolution import PLAIN
 from .measure import OURS, geometric_mean, verdict
+from .results import load, write_whole
 
 BEGIN, END = "<!-- tables: begin, by `make tables` -->", "<!-- tables: end -->"
 
@@ -177,14 +177,11 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--file", type=Path, default=README, help="where the tables stand")
     command.add_argument("--ladders", type=Path, default=LADDERS, help="the folder of the ladders")
     options = command.parse_args(argv)
-    results = json.loads(options.results.read_text(encoding="utf-8"))
+    results = load(options.results)
     pages = {options.file: rewrite(options.file.read_text(encoding="utf-8"), results)}
-    options.ladders.mkdir(parents=True, exist_ok=True)
     pages |= {options.ladders / name: text for name, text in ladders(results).items()}
     for path, text in pages.items():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, text)
         print(f"{path.name}: from {options.results.name}")
     return 0
 

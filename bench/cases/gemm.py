@@ -1,25 +1,26 @@
 """Matrix products: square, flat, batched, transposed; and the dense layer's."""
 
 from functools import partial
+from math import prod
 
+import numpy as np
+
+from ...kernels import matmul
 from ..case import Case, Pass, draw, keeping, size_of
 
 
 def _matmul(batch, m, n, k, turned, dtype):
-    """C[M, N] = A[M, K] B[K, N] into a given output; "tn" hands over A turned."""
-    from ...kernels import matmul
-    from .. import peers
-
+    """C[M, N] = A[M, K] B[K, N] into an output of each variant's own; "tn" hands over A turned."""
     a = draw((*batch, *((k, m) if turned[0] == "t" else (m, k))), dtype)
     b = draw((*batch, *((n, k) if turned[1] == "t" else (k, n))), dtype, 1)
     options = {"transpose_a": turned[0] == "t", "transpose_b": turned[1] == "t"}
-    step = Pass("matmul", (a, b), options)
-    out = step.reference().astype(dtype)
-    out.fill(0)
-    count = out.size // (m * n)
-    work = step.work(2 * count * m * n * k, size_of(a, b, out))
-    work.ours = lambda variant: keeping(partial(matmul, a, b, out=out, variant=variant, **options))
-    work.peers = peers.of(step)
+    shape = (*batch, m, n)
+
+    def ours(variant):
+        return keeping(partial(matmul, a, b, out=np.full(shape, np.nan, dtype), variant=variant, **options))
+
+    work = Pass("matmul", (a, b), options).work(2 * prod(shape) * k, size_of(a, b) + prod(shape) * dtype.itemsize)
+    work.ours = ours
     return work
 
 

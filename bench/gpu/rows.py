@@ -1,11 +1,12 @@
 """`handloom bench --device cuda`: gpu-check's timings and the GPU's limits, in the form of the suite's results."""
 
 from ...nn import gpu
+from ...nn.utils import did_you_mean
 from ..measure import OURS, Row
 from ..results import SCHEMA
 from . import worker
 from .parts import MACHINE, TIMINGS
-from .timings import DIRECTIONS, LIMITS
+from .timings import DIRECTIONS, LIMITS, cases
 
 ALL = "all"  # in the place of a number of threads
 METHOD = {
@@ -26,8 +27,8 @@ def run(options) -> tuple[dict, bool]:
         raise ValueError("bench: --device cuda: this is Numba's simulator, where times mean nothing: use a GPU")
     console = Console(highlight=False, soft_wrap=True, markup=False)
     arguments = [] if options.full else ["--quick"]
-    for text in options.only:
-        arguments += ["--match", "step" if text in ("fit", "programs") else text.partition("/")[0]]
+    for text in _beginnings(options.only):
+        arguments += ["--match", text]
     found, messages, complete = [], [], True
 
     def told(message):
@@ -36,12 +37,27 @@ def run(options) -> tuple[dict, bool]:
             console.print(_line(one))
 
     worker.run(MACHINE, [], lambda message: found.extend(message.get("rows", ())))
+    if not found or found[0]["status"] != "ok":
+        raise ValueError(f"bench: --device cuda: {found[0]['text'] if found else 'the machine says nothing'}")
     try:
         worker.run(TIMINGS, arguments, told)
     except KeyboardInterrupt:
         complete = False
         console.print("interrupted: what follows is of the cases so far")
-    return gather(found[0] if found else {}, messages, complete), complete
+    return gather(found[0], messages, complete), complete
+
+
+def _beginnings(only) -> list[str]:
+    """Those of the names of what is timed; "limits" alone adds nothing to what always is."""
+    ops = dict.fromkeys(name.split()[0] for name in cases(quick=False) if not name.startswith(LIMITS))
+    found = ["copy"] if only else []
+    for text in only:
+        op = text.partition("/")[0]
+        named = [one for one in (*ops, "fit") if op in (one, FAMILIES.get(one, "activation"))]
+        if not named and text != "limits":
+            raise ValueError(did_you_mean("bench: --only", text, [*dict.fromkeys(FAMILIES.values()), *ops, "fit"]))
+        found += ["step of" if one == "fit" else one for one in named]
+    return found
 
 
 def gather(machine: dict, messages: list[dict], complete: bool) -> dict:
@@ -52,6 +68,9 @@ def gather(machine: dict, messages: list[dict], complete: bool) -> dict:
     for row in last.values():
         row.default = True
     missing = {part.strip() for one in messages for part in one["text"].split(";") if one["status"] == "ok" and part}
+    missing |= {
+        f"{one['name']}: {one['text']}" for one in messages if one["name"].startswith(LIMITS) and "us" not in one
+    }
     return {
         "schema": SCHEMA,
         "device": "cuda",

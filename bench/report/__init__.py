@@ -12,15 +12,13 @@ from pathlib import Path
 
 from ..measure import OURS, geometric_mean, verdict
 from ..quiet import NOISY
+from ..results import write_whole
 
 
 def write(results: dict, folder: Path) -> Path:
     """The page's path, `folder`/index.html: there as a whole, or as it was before."""
-    text = page(results)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary, path = folder / "index.tmp", folder / "index.html"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    path = folder / "index.html"
+    write_whole(path, page(results))
     return path
 
 

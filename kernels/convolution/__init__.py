@@ -106,7 +106,8 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
                       and panels of 32 filters of dz (16 with float64), about 16,384 pixels of it or twice all pixels
 
     For a dx of very few channels (up to 4, or 2 with float64) the variant threaded takes dx with its zeros, where there
-    are any, w with its taps and channels rounded up to 14, and 66 KB of each thread's stack. Arrays that are not
+    are any, w with its taps and channels rounded up to 14, and 66 KB of each thread's stack. Where every channel has
+    one filter of its own, it takes w once more for dx without strides, and 16 sums of dw. Arrays that are not
     C-contiguous are copied first.
 
     The GPU's variants take no tables and no zeros around x. Backward they take dz as above, and where there is an

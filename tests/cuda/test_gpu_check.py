@@ -368,13 +368,17 @@ class TestLimits:
                 "conv2d 32x56x56x64 -> 64, 1x1 / 1, data gradient, TF32", "ok", variant="tensor", mode="TF32", us=10.0,
                 p20_p80=[9.0, 11.0], gflops=100_000.0,
             ),
+            worker.row("peak of bfloat16", "fault", "the process ended with status 9"),
             worker.row("softmax", "wrong", "before timing: differs"),
             worker.row("step of cnn, batch 32", "ok", variant="fit", mode="float32", us=200.0, p20_p80=[1.0, 2.0]),
         ]  # fmt: skip
         found = rows.gather({"device": "a GPU", "name": "machine"}, told, True)
         assert found["limits"]["multiply-adds, GFLOP/s"] == {"all": 50_000.0} and found["limits"]["launch, us"] == 4.0
         assert found["limits"]["TF32 on tensor cores, GFLOP/s"] == {"all": 400_000.0}
-        assert found["machine"] == {"device": "a GPU"} and found["not measured"] == ["no torch"]
+        assert found["machine"] == {"device": "a GPU"} and found["not measured"] == [
+            "no torch",
+            "peak of bfloat16: the process ended with status 9",
+        ]
         product, convolution, softmax, step = found["rows"]
         assert product["name"] == "matmul/1024^3" and product["share"] == 0.5 and product["ratio"] == 0.8
         assert product["flops"] == 2_500_000_000 and product["us"] == {"handloom": 100.0, "cuBLAS": 80.0}
@@ -383,6 +387,15 @@ class TestLimits:
         assert convolution["name"] == "conv2d/data-gradient/32x56x56x64 -> 64, 1x1 / 1, TF32"
         assert softmax["wrong"] == "wrong: before timing: differs" and softmax["us"] == {}
         assert step["name"] == "fit/cnn" and step["family"] == "programs" and step["default"]
+
+    def test_what_is_asked_for_is_timed_or_unknown(self):
+        from handloom.bench.gpu import rows
+
+        assert rows._beginnings([]) == [] and rows._beginnings(["limits"]) == ["copy"]
+        assert rows._beginnings(["gemm", "conv2d/forward", "fit"]) == ["copy", "matmul", "conv2d", "step of"]
+        assert rows._beginnings(["pooling"]) == ["copy", "max_pool2d", "avg_pool2d"]
+        with pytest.raises(ValueError, match="bench: --only.*did you mean 'matmul'"):
+            rows._beginnings(["matmull"])
 
     @pytest.mark.skipif(config.ENABLE_CUDASIM, reason="the simulator is a GPU of a kind")
     def test_without_a_gpu_the_suite_says_what_is_missing(self, capsys):
@@ -393,3 +406,5 @@ class TestLimits:
             pytest.skip("there is a GPU")
         assert bench.main(["--device", "cuda"]) == 2
         assert capsys.readouterr().err.startswith("bench: --device cuda: there is ")
+        assert bench.main(["--device", "cuda", "--threads", "1", "--dtype", "float64"]) == 2
+        assert "bench: --threads and --dtype: on a GPU there is no choice of these" in capsys.readouterr().err

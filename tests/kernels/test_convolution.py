@@ -202,3 +202,22 @@ def test_float32_kernels_do_no_float64_arithmetic():
     ).items():
         found = re.findall(r"\bv?(?:add|sub|mul|div|fmadd\d+)[sp]d\b", text)
         assert not found, f"{name}: {sorted(set(found))}"
+
+
+DEPTHWISE = """
+import numpy as np
+from handloom import kernels
+x, w = np.ones((2, 9, 9, 33), np.float32), np.ones((3, 3, 1, 33), np.float32)
+for strides in (1, 2):
+    y, saved = kernels.conv2d_forward(x, w, groups=33, strides=strides, variant="threaded")
+    kernels.conv2d_backward(y, saved)
+"""
+
+
+def test_depthwise_kernels_are_packed_and_count_no_references():
+    if not simd.HAS_FMA:
+        pytest.skip("this processor has no fused multiply-add")
+    code = assembly(DEPTHWISE, "handloom.kernels.convolution.cpu.depthwise")
+    for name in ("forward_row", "data_row", "weight_part"):
+        assert re.search(rf"vfmadd\w+ps.*{register(simd.VECTOR_BYTES)}", code[name]), f"{name} is not packed"
+        assert "NRT_" not in code[name], "two threads fight over such a count"

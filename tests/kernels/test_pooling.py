@@ -161,4 +161,5 @@ def test_kernels_are_packed():
     }
     for name, instruction in packed.items():
         assert re.search(rf"v?(?:{instruction})\b.*{width}", code[name]), f"{name} is not packed"
+        assert "NRT_" not in code[name], f"{name} counts references: two threads fight over such a count"
         assert not re.findall(r"\bv?(?:add|sub|mul|div|fmadd\d+)[sp]d\b", code[name]), f"float64 arithmetic in {name}"

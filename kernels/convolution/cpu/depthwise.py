@@ -7,6 +7,9 @@ lie next to each other in x, w, y and their gradients alike:
     dx                                                the same with dz, zeros around it, and the window turned; with
                                                       strides a row of dx collects from the rows of dz that reach it
     dw[kh, kw, :] += x[...] dz[oh, ow, :]             tap by tap, PIXELS sums side by side, row by row
+
+For 8 images of 58 x 58 x 64, 3 x 3, and two cores of a Zen 5, 0.26, 0.43 and 0.27 ms (y, dx, dw) instead of 3.15, 3.51
+and 3.47 with the tiles.
 """
 
 from typing import NamedTuple
