@@ -336,10 +336,20 @@ def transpose_block(typingctx, source, s0, stride, rows, target, t0, step, count
             pointer = emit.address(context, builder, source, array, builder.add(s0, builder.mul(stride, row)))
             vectors.append(emit.load(builder, pointer, context.get_value_type(vec)))
         _transpose(builder, vectors)
-        mask = emit.first_lanes(builder, count, vec.lanes)
-        for k in range(vec.lanes):
+
+        def place(k):
             index = builder.add(t0, builder.mul(step, ir.Constant(emit.I64, k)))
-            emit.masked_store(builder, vectors[k], emit.address(context, builder, target, out, index), mask)
+            return emit.address(context, builder, target, out, index)
+
+        is_whole = builder.icmp_signed(">=", count, ir.Constant(emit.I64, vec.lanes))
+        with builder.if_else(is_whole) as (whole, part):
+            with whole:
+                for k in range(vec.lanes):
+                    emit.store(builder, vectors[k], place(k))
+            with part:
+                mask = emit.first_lanes(builder, count, vec.lanes)
+                for k in range(vec.lanes):
+                    emit.masked_store(builder, vectors[k], place(k), mask)
         return context.get_dummy_value()
 
     i = types.intp

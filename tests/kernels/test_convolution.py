@@ -6,12 +6,14 @@ import numba
 import numpy as np
 import pytest
 from assembly import assembly, innermost_loops, register
-from harness import extra_memory
+from harness import assert_close, extra_memory, load_cases
 
 from handloom import kernels
 from handloom.kernels import simd
 from handloom.kernels.convolution import _geometry
+from handloom.kernels.convolution.cpu import winograd
 from handloom.kernels.convolution.cpu.tables import correlations, tile_height
+from handloom.kernels.convolution.reference import conv2d
 
 
 def ones(*shape, dtype="float32"):
@@ -46,7 +48,7 @@ IMAGE, WINDOW = ones(2, 5, 6, 4), ones(3, 3, 4, 8)
         ((IMAGE, WINDOW), {"padding": (1, 1)}, "padding is (1, 1): must be 'valid', 'same' or ((top, bottom), "),
         ((IMAGE, WINDOW), {"padding": ((0, -1), (0, 0))}, "with integers of at least 0"),
         ((IMAGE, WINDOW), {"activation": "gelu"}, "activation is 'gelu': must be one of None, 'relu'"),
-        ((IMAGE, WINDOW), {"variant": "winograd"}, "variant is 'winograd': must be one of 'naive', 'im2col'"),
+        ((IMAGE, WINDOW), {"variant": "fft"}, "variant is 'fft': must be one of 'naive', 'im2col'"),
     ],
 )  # fmt: skip
 def test_bad_values_say_what_came_and_what_to_do(arrays, options, text):
@@ -154,6 +156,108 @@ def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):
         finally:
             numba.set_num_threads(before)
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize(
+    "shape, filters, padding",
+    [
+        ((1, 1, 1, 1), 1, "same"),
+        ((1, 3, 3, 8), 16, "valid"),
+        ((2, 4, 4, 9), 15, "same"),
+        ((1, 5, 8, 16), 17, "same"),
+        ((3, 6, 13, 7), 33, "valid"),
+        ((1, 2, 5, 8), 5, ((5, 4), (0, 6))),
+        ((2, 9, 7, 40), 3, ((0, 1), (3, 0))),
+        ((5, 17, 18, 31), 48, "same"),
+    ],
+)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_winograd_follows_the_definition_at_every_border(shape, filters, padding, activation, dtype, monkeypatch):
+    """Images below, at and above a tile, channels and filters around vectors, zeros wider than the window."""
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    rng = np.random.default_rng(2)
+    x, w, b = (rng.uniform(-0.1, 1, s).astype(dtype) for s in (shape, (3, 3, shape[3], filters), filters))
+    w /= 3 * shape[3]
+    results = []
+    for variant in ("naive", "winograd"):
+        y, saved = kernels.conv2d_forward(x, w, b, padding=padding, activation=activation, variant=variant)
+        dz = np.random.default_rng(3).uniform(-1, 1, y.shape).astype(dtype)
+        results.append((y, *kernels.conv2d_backward(dz, saved)))
+    for got, want in zip(results[1], results[0], strict=True):
+        assert_close(got, want, 9 * max(shape[3], filters), "winograd")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("draw", ["uniform", "normal"])
+@pytest.mark.parametrize("channels", [8, 40, 300])
+def test_winograd_rounds_as_the_contract_states(draw, channels, dtype, monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    rng = np.random.default_rng(channels)
+    numbers = rng.standard_normal if draw == "normal" else lambda size: rng.uniform(-1, 1, size)
+    x, w = numbers((2, 16, 20, channels)).astype(dtype), numbers((3, 3, channels, 9)).astype(dtype)
+    y = kernels.conv2d(x, w, padding="same", variant="winograd")
+    wide = np.longdouble if dtype == "float64" else np.float64
+    exact, sums = (conv2d(f(x.astype(wide)), f(w.astype(wide)), padding="same") for f in (np.positive, np.abs))
+    tiles = sums.reshape(2, 4, 4, 5, 4, 9)
+    largest = np.broadcast_to(tiles.max(axis=(2, 4), keepdims=True), tiles.shape).reshape(y.shape)
+    eps = np.finfo(dtype).eps
+    assert (abs(y - exact) <= 32 * eps * largest).all()
+    assert abs(y - exact).max() > 2 * eps * sums.min(), "is this still the way with fewer multiplications?"
+
+
+@pytest.mark.parametrize("size", [1, 30])
+def test_winograd_at_worst_rounds_as_the_contract_states(size, monkeypatch):
+    """Numbers of very different magnitude: one tall peak among small ones."""
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    rng = np.random.default_rng(4)
+    x = rng.uniform(-1, 1, (1, 12, 12, size)).astype("float32")
+    x[0, 3, 3] = 1e6
+    w = rng.uniform(-1, 1, (3, 3, size, 16)).astype("float32")
+    y = kernels.conv2d(x, w, variant="winograd")
+    error = abs(y - conv2d(x.astype("float64"), w.astype("float64"))).max()
+    assert error <= 2304 * (size + 20) * np.finfo("float32").eps * abs(x).max() * abs(w).max()
+
+
+def test_one_nan_reaches_its_tiles_and_no_further(monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    for spoilt in (np.nan, np.inf):
+        x, w = ones(1, 16, 16, 8), ones(3, 3, 8, 8)
+        x[0, 5, 9, 3] = spoilt
+        reached = np.isnan(kernels.conv2d(x, w, padding="same", variant="winograd")).any(axis=(0, 3))
+        assert reached[4:8, 8:12].all()
+        assert (
+            not reached[:4].any() and not reached[8:].any() and not reached[:, 12:].any() and not reached[:, :8].any()
+        )
+
+
+@pytest.mark.parametrize("case", [case for case in load_cases() if case.id.startswith("points")], ids=str)
+def test_the_cases_named_points_are_computed_by_points(case, monkeypatch):
+    taken = []
+    monkeypatch.setattr(winograd, "_convolve", lambda *args: taken.append(args))
+    given = case.make(np.random.default_rng(0), np.dtype("float32"))
+    y, saved = kernels.conv2d_forward(*given.values(), **case.options, variant="winograd")
+    kernels.conv2d_backward(y, saved, (True, False, False))
+    assert len(taken) == 2
+
+
+# Of ResNet-50, VGG and the examples: what has many pixels for its channels, and what has few.
+@pytest.mark.parametrize(
+    "images, size, channels, filters, expected",
+    [
+        (32, 28, 32, 64, True),
+        (8, 56, 64, 64, True),
+        (1, 56, 64, 64, True),
+        (8, 28, 128, 128, True),
+        (1, 28, 128, 128, True),
+        (1, 14, 256, 256, False),
+        (1, 7, 512, 512, False),
+        (8, 224, 3, 64, False),
+        (32, 26, 1, 32, False),
+    ],
+)
+def test_winograd_is_taken_where_it_was_measured_to_pay(images, size, channels, filters, expected):
+    assert winograd.pays(images, size, size, channels, filters) == expected
 
 
 TRAINING_STEP = """

@@ -85,7 +85,7 @@ import numpy as np
 from handloom import kernels
 kernels.matmul(np.ones((200, 200), "{dtype}"), np.ones((200, 200), "{dtype}"))
 """
-    tile = assembly(call, "handloom.kernels.gemm.cpu.tile")["tall_tile"]
+    tile = assembly(call, "handloom.kernels.gemm.cpu.tile")["tall_padded"]
     width = register(simd.VECTOR_BYTES)
     suffix = "ps" if dtype == "float32" else "pd"
     multiply_adds = simd.TILE_ROWS * simd.TILE_COLUMNS

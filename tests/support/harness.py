@@ -45,6 +45,8 @@ class Case:
     variants: tuple | None = None
     # NaN in an input must appear in the output where the reference has it; off for operations that only compare.
     nan: bool = True
+    # Variants in which NaN may reach more than the reference says.
+    spreads: tuple = ()
     # Smooth enough for finite differences at the drawn point.
     smooth: bool = True
     # Small enough for the simulator, where every thread of a block is a thread of Python.

@@ -6,6 +6,7 @@
     threaded  the same, chunk by chunk over several threads                                          direct.py
               and its data gradient for very few channels                                            few.py
               and all passes where every channel has a filter of its own                             depthwise.py
+    winograd  windows of 3 x 3 with four times fewer multiplications, where that pays                winograd.py
 
 A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py). Their arrays are C-contiguous.
 """
@@ -13,5 +14,6 @@ A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py).
 from .direct import conv2d_direct, conv2d_threaded
 from .im2col import conv2d_im2col
 from .naive import conv2d_naive
+from .winograd import conv2d_winograd
 
-__all__ = ["conv2d_direct", "conv2d_im2col", "conv2d_naive", "conv2d_threaded"]
+__all__ = ["conv2d_direct", "conv2d_im2col", "conv2d_naive", "conv2d_threaded", "conv2d_winograd"]

@@ -14,7 +14,7 @@ operand is the same array with its strides swapped. The order of the terms of ea
 from .epilogue import NO_BIAS, add_bias_and_activate, add_rows, dense_epilogue_backward
 from .naive import gemm_blocked, gemm_naive, gemm_packed
 from .product import dense_backward_at_once, gemm_simd, gemm_threaded
-from .tile import CODES, NONE, RELU, ROWS, activate, pack_panel, tall_tile
+from .tile import CODES, NONE, RELU, ROWS, activate, pack_panel, tall_padded, tall_tile
 
 __all__ = [
     "CODES",
@@ -33,5 +33,6 @@ __all__ = [
     "gemm_simd",
     "gemm_threaded",
     "pack_panel",
+    "tall_padded",
     "tall_tile",
 ]

@@ -1,7 +1,7 @@
 """The rungs below the register tile: "naive", "blocked" and "packed"."""
 
 from ...jit import jit
-from ...simd import at
+from ...simd import VECTOR_BYTES, at
 from ...workspace import scratch
 from .epilogue import finish
 from .tile import operand, pack_panel
@@ -85,7 +85,7 @@ def multiply_packed(a, a_row, a_col, b, b_row, b_col, c, m, n, k, a_panel, b_pan
 def gemm_packed(a, b, c, bias=None, activation=None):
     m, n = c.shape
     k = a.shape[1]
-    a_panel = scratch("gemm.a", 4 * k, c.dtype)
+    a_panel = scratch("gemm.a", 4 * k + VECTOR_BYTES // c.itemsize, c.dtype)
     b_panels = scratch("gemm.b", -(-n // WIDTH) * WIDTH * k, c.dtype)
     multiply_packed(*operand(a), *operand(b), c.reshape(-1), m, n, k, a_panel, b_panels)
     finish(c, bias, activation)

@@ -20,12 +20,26 @@ from ...simd import lanes, stack_array, transpose_block, viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
 from .epilogue import NO_BIAS, add_parts, epilogue_backward
-from .tile import CODES, COLUMNS, NONE, ROWS, SHORT, operand, pack_panel, short_tile, single_tile, tall_tile
+from .tile import (
+    CODES,
+    COLUMNS,
+    NONE,
+    ROWS,
+    SHORT,
+    operand,
+    pack_panel,
+    short_padded,
+    short_tile,
+    single_tile,
+    tall_padded,
+    tall_tile,
+)
 
 # Bytes of one row of a K block: 1024 float32. Each further block reads and writes all of C once more.
 BLOCK_BYTES = 4096
 # Bytes of the panels of A that a thread holds in its second-level cache while the panels of B stream past them.
 GROUP_BYTES = 1 << 18
+STACK_BYTES = GROUP_BYTES + simd.VECTOR_BYTES
 
 
 def width_of(c):
@@ -54,7 +68,7 @@ def multiply_panels(chunk, a, a_row, a_col, k0, b_panels, depth, c, m, n, row_gr
     took longer than packing on one.
     """
     width = COLUMNS * lanes(c)
-    panels = viewed(stack_array(np.uint8, GROUP_BYTES), c)
+    panels = viewed(stack_array(np.uint8, STACK_BYTES), c)
     rows, all_columns = (m + ROWS - 1) // ROWS, (n + width - 1) // width
     row_group, column_group = chunk % row_groups, chunk // row_groups
     first, end = row_group * rows // row_groups, (row_group + 1) * rows // row_groups
@@ -68,12 +82,12 @@ def multiply_panels(chunk, a, a_row, a_col, k0, b_panels, depth, c, m, n, row_gr
             i0, a0 = i * ROWS, (i - first) * ROWS * depth
             height = min(ROWS, m - i0)
             if height > SHORT:
-                tall_tile(
+                tall_padded(
                     panels, a0, 1, ROWS, b_panels, j0 * depth, width, depth,
                     c, i0 * n + j0, n, height, valid, keep, bias, j0, activation,
                 )  # fmt: skip
             else:  # the rest of a panel would be multiplied for nothing
-                short_tile(
+                short_padded(
                     panels, a0, 1, ROWS, b_panels, j0 * depth, width, depth,
                     c, i0 * n + j0, n, height, valid, keep, bias, j0, activation,
                 )  # fmt: skip
@@ -339,7 +353,7 @@ def dense_backward_at_once(dy, x, w, y, activation, need_x, need_w):
     dz = flat if activation is None else scratch("gemm.dz", m * n, dtype)
     dx = np.empty(m * k, dtype) if need_x else none
     dw = np.empty(k * n, dtype) if need_w else none
-    turned = scratch("gemm.turned", n * k, dtype) if need_x else none
+    turned = scratch("gemm.turned", n * k + simd.VECTOR_BYTES // dtype.itemsize, dtype) if need_x else none
     _dense_gradients.in_turn(
         1, flat, y.reshape(-1), dz, db, x.reshape(-1), dx, w.reshape(-1), turned, dw, m, n, k, CODES[activation], none
     )

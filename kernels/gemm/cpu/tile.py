@@ -51,23 +51,28 @@ def pack_panel(source, start, across, deep, available, depth, width, panel, p0):
     The product then reads both operands strictly forward, without holes: no cache line is fetched for a few of its
     numbers, and rows a power of two apart do not fall into the same set of the cache. Of `width` rows only
     `available` exist; the rest of the panel is undefined (those rows of C are never stored).
+
+    A panel narrower than a vector is written in whole vectors all the same, each over the end of the one before: the
+    memory behind a panel has to have room for one, and is written over. (Stores with masks take 20 to 40 cycles on
+    processors with AVX2: packing took longer than the product of 256 x 256.)
     """
     step = lanes(source)
     rows = min(width, available)
     if deep == 1 and depth >= step:
         for i in range(0, rows, step):
+            room = step if width < step else width - i
             for k in range(0, depth, step):
                 k = min(k, depth - step)
                 first = start + i * across + k
-                transpose_block(source, first, across, rows - i, panel, p0 + k * width + i, width, width - i)
+                transpose_block(source, first, across, rows - i, panel, p0 + k * width + i, width, room)
     elif across == 1:
         for k in range(depth):
             for i in range(0, rows, step):
-                if i + step <= rows:
-                    vstore(panel, p0 + k * width + i, vload(source, start + k * deep + i))
+                first, target = start + k * deep + i, p0 + k * width + i
+                if (i + step <= width or width < step) and first + step <= source.size:
+                    vstore(panel, target, vload(source, first))
                 else:
-                    rest = vload_part(source, start + k * deep + i, rows - i)
-                    vstore_part(panel, p0 + k * width + i, rest, width - i)
+                    vstore_part(panel, target, vload_part(source, first, rows - i), width - i)
     else:
         for k in range(depth):
             for i in range(rows):
@@ -87,25 +92,24 @@ def make_tile(rows):
     c[c0 + i * ldc]. `valid` columns of C exist. `keep`: add to what C holds (a later K block). `bias` (empty: none) is
     where the accumulators start. The activation is applied before the tile leaves for memory, or while it is in L1.
 
-    Whole and partial rows have a function each: with both loops in one, LLVM keeps the accumulators on the stack.
+    Whole and partial rows of B have a function each: with both loops in one, LLVM keeps the accumulators on the stack.
+    In a panel every row is whole, however many columns of C there are: `padded` takes only those.
     """
-    whole, part = _tile_of(rows, True), _tile_of(rows, False)
+    padded, part = _tile_of(rows, True), _tile_of(rows, False)
 
     @jit(inline=True, name=f"{__name__}.tile-{rows}")
     def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
         if valid == COLUMNS * lanes(c):
-            whole(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
+            padded(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
         else:
             part(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
 
-    return tile
+    return tile, padded
 
 
 def _tile_of(rows, whole):
     @jit(inner=True, name=f"{__name__}.tile-{rows}-{whole}")
     def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
-        if whole:
-            valid = COLUMNS * lanes(c)
         acc = tile_zeros(c, rows, COLUMNS)
         if bias.size > 0 and not keep:
             tile_fill_rows(acc, bias, j0, valid)
@@ -143,4 +147,4 @@ def activate(c, start, count, activation):
             vstore_part(c, start + j, vtanh(z), count - j)
 
 
-tall_tile, short_tile, single_tile = make_tile(ROWS), make_tile(SHORT), make_tile(1)
+(tall_tile, tall_padded), (short_tile, short_padded), (single_tile, _) = map(make_tile, (ROWS, SHORT, 1))

@@ -7,9 +7,9 @@ from harness import Case
 from workspaces import rounded
 
 from handloom import kernels
-from handloom.kernels.convolution.cpu import few
+from handloom.kernels.convolution.cpu import few, winograd
 from handloom.kernels.convolution.cpu.tables import correlations, padding_of_dz
-from handloom.kernels.simd import VECTOR_BYTES
+from handloom.kernels.simd import TILE_COLUMNS, VECTOR_BYTES
 
 FAST = ("im2col", "direct", "threaded")
 
@@ -47,6 +47,11 @@ def by_tiles(g, itemsize):
     )
 
 
+def by_points(depth, outputs, itemsize):
+    """Numbers for a pass in the rung "winograd"."""
+    return 36 * (depth + 1) * rounded(outputs, TILE_COLUMNS * VECTOR_BYTES // itemsize)
+
+
 def stated(variant, g, itemsize):
     """Numbers forward and backward that the docstring of conv2d names, without dz and its rows."""
     if variant == "naive":
@@ -56,7 +61,11 @@ def stated(variant, g, itemsize):
     if variant == "im2col":
         return y + matrix, dx + dw + matrix
     y, dx, dw = by_tiles(g, itemsize)
-    if variant == "threaded" and few.suits(g, itemsize):
+    if variant == "winograd" and winograd.suits(g, g.N, g.OH, g.OW, g.C, g.F, itemsize):
+        y = by_points(g.C, g.F, itemsize)
+    if variant == "winograd" and winograd.suits(g, g.N, g.H, g.W, g.F, g.C, itemsize):
+        dx = by_points(g.F, g.C, itemsize)
+    elif variant in ("threaded", "winograd") and few.suits(g, itemsize):
         dx = with_zeros(g.N, g.H, g.W, g.C, g.padding) + rounded(g.KH * g.KW * g.C, 14) * g.F
     return y, dx + dw
 
@@ -79,7 +88,10 @@ def conv(id, x_shape, w_shape, bias=True, variants=None, **options):
     kernel_h, kernel_w, depth, filters = w_shape
     images, height, width, _ = x_shape
     length = max(kernel_h * kernel_w * max(depth, filters), images * height * width)
-    return Case("conv2d", id, make, options, wrt=("x", "w", "b"), length=length, variants=variants, workspace=workspace)
+    return Case(
+        "conv2d", id, make, options, wrt=("x", "w", "b"), length=length, variants=variants, workspace=workspace,
+        spreads=("winograd",),
+    )  # fmt: skip
 
 
 CASES = [
@@ -124,6 +136,10 @@ CASES = [
     conv("digits", (8, 28, 28, 1), (3, 3, 1, 32), activation="relu", variants=FAST),
     conv("digits-second", (4, 13, 13, 32), (3, 3, 32, 64), activation="relu", variants=FAST),
     conv("beyond-tiles-of-128", (1, 2, 4, 68), (1, 2, 68, 132), variants=FAST),
+    # Layers that the rung "winograd" computes its own way (a test says that it does).
+    conv("points", (2, 33, 34, 17), (3, 3, 17, 20), padding="same", activation="relu", variants=("winograd",)),
+    conv("points-valid", (1, 40, 35, 33), (3, 3, 33, 40), variants=("winograd",)),
+    conv("points-sided", (3, 28, 27, 32), (3, 3, 32, 24), bias=False, padding=((0, 2), (3, 1)), variants=("winograd",)),
     conv("deep", (1, 6, 6, 200), (3, 3, 200, 96), padding="same", bias=False, variants=FAST),
 ]
 

@@ -1,0 +1,336 @@
+"""The rung "winograd": windows of 3 x 3 with four times fewer multiplications, where that pays; else "threaded".
+
+A 4 x 4 tile of y is a polynomial product in two dimensions. Evaluated at six points along each axis, it becomes one
+product a point, 36 for 16 pixels, where the definition takes 144:
+
+    V = Bᵀ d B      d, 6 x 6 numbers of x, a channel at a time
+    U = G g Gᵀ      g, 3 x 3 numbers of w, a channel and a filter at a time
+    M[p] = V[p] U[p]       for each of the 36 points p a matrix product: tiles x channels times channels x filters
+    Y = Aᵀ M A      Y, 4 x 4 pixels of y, a filter at a time; bias and activation follow at once
+
+    points          0, 1, -1, 2, -2 and infinity
+    source          A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016
+
+A block of tiles goes through all four lines before the next, so that V stays in the second-level cache and M close to
+it; only U, which all blocks read, is made beforehand. Tiles over the border read zeros outside the image. The gradient
+of the data is the same with dz for x, channels for filters, and the window turned.
+
+Why it is faster: the direct tiles keep the multiply-add units busy, so only fewer multiplications are left to gain.
+Four times fewer are 2.2 to 2.4 x less time with 32 to 128 channels: U, V and Y take additions and trips to the cache.
+With many channels on small images U, four times as large as w, is all that counts; `pays` says when.
+
+Rounding: an error of one number of the patch enters all of its tile's pixels, multiplied by up to 2304 where the
+definition has 9, if all signs conspire (the absolute values of A, B and G in place of theirs). With random numbers it
+is far less; the contract states what the tests hold.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ... import simd
+from ...gemm.cpu import CODES, NO_BIAS, NONE, RELU, ROWS, activate, pack_panel, tall_padded
+from ...jit import jit
+from ...simd import TILE_COLUMNS, fma, lanes, select, stack_array, vfill, viewed, vload, vload_part, vstore, vstore_part
+from ...threads import threaded
+from ...workspace import LINE, scratch
+from .direct import conv2d_threaded
+from .rung import Rung
+
+# Edge of a tile of y, of its patch of x, and the number of points.
+EDGE, PATCH, POINTS = 4, 6, 36
+# Rows of w that are transformed together.
+DEPTH = 16
+# Bytes of a block's V at most: what a second-level cache holds.
+BLOCK_BYTES = 16384 * simd.VECTOR_BYTES
+# Tiles of a block: a row of U, once loaded, is used for so many. More of them were no faster.
+MOST = 2 * ROWS
+# On the stack: DEPTH rows of w, tap by tap; 36 and 18 vectors; a panel of M.
+TAPS_BYTES = (9 * DEPTH * TILE_COLUMNS + 1) * simd.VECTOR_BYTES
+PATCH_BYTES, HALF_BYTES = POINTS * simd.VECTOR_BYTES, POINTS // 2 * simd.VECTOR_BYTES
+M_BYTES = POINTS * MOST * TILE_COLUMNS * simd.VECTOR_BYTES
+
+
+class Plan(NamedTuple):
+    """The sizes of one pass: of what is read, of what is written, and how it is cut."""
+
+    in_height: int
+    in_width: int
+    depth: int  # numbers of a pixel that is read
+    out_height: int
+    out_width: int
+    outputs: int  # numbers of a pixel that is written
+    before_high: int  # the first tile's patch starts so many rows above the image,
+    before_wide: int  # and so many columns to the left of it
+    high: int  # tiles of an image
+    wide: int
+    tiles: int  # of all images
+    block: int  # tiles of a chunk
+    row: int  # numbers from a tile to the next in V: whole lines
+    point_v: int  # numbers from a point to the next, in V
+    point_u: int  # and in U; not a power of two, whose lines would share a few sets of the cache
+    panels: int
+    across: int  # of w: from one output to the next,
+    deep: int  # from one row of the sum to the next
+    turned: bool  # the window is turned
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The transforms, along one axis
+
+
+@jit(inline=True)
+def input_sums(d0, d1, d2, d3, d4, d5):
+    """Bᵀ d"""
+    a, b = fma(-4.0, d2, d4), fma(-4.0, d1, d3)
+    c, e = d4 - d2, 2.0 * (d3 - d1)
+    return fma(4.0, d0, fma(-5.0, d2, d4)), a + b, a - b, c + e, c - e, fma(4.0, d1, fma(-5.0, d3, d5))
+
+
+@jit(inline=True)
+def weight_sums(g0, g1, g2):
+    """G g"""
+    ends, far, middle = (g0 + g2) * (-1 / 6), fma(1 / 6, g2, g0 * (1 / 24)), g1 * (1 / 12)
+    return g0 * 0.25, fma(-1 / 6, g1, ends), fma(1 / 6, g1, ends), far + middle, far - middle, g2
+
+
+@jit(inline=True)
+def output_sums(m0, m1, m2, m3, m4, m5):
+    """Aᵀ m"""
+    s, d, t, u = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return m0 + s + t, fma(2.0, u, d), fma(4.0, t, s), fma(8.0, u, d) + m5
+
+
+@jit(inline=True)
+def load_six(x, start, step):
+    """Six vectors, `step` numbers apart."""
+    return (
+        vload(x, start), vload(x, start + step), vload(x, start + 2 * step),
+        vload(x, start + 3 * step), vload(x, start + 4 * step), vload(x, start + 5 * step),
+    )  # fmt: skip
+
+
+@jit(inline=True)
+def store_six(x, start, step, six):
+    vstore(x, start, six[0])
+    vstore(x, start + step, six[1])
+    vstore(x, start + 2 * step, six[2])
+    vstore(x, start + 3 * step, six[3])
+    vstore(x, start + 4 * step, six[4])
+    vstore(x, start + 5 * step, six[5])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# U
+
+
+@jit(inner=True)
+def transform_weights(chunk, w, u, plan):
+    """One chunk: U of one panel, of DEPTH rows of the sum."""
+    step, width = lanes(w), TILE_COLUMNS * lanes(w)
+    blocks = (plan.depth + DEPTH - 1) // DEPTH
+    panel, k0 = chunk // blocks, chunk % blocks * DEPTH
+    rows, first = min(DEPTH, plan.depth - k0), panel * width
+    taps = viewed(stack_array(np.uint8, TAPS_BYTES), w)
+    half = viewed(stack_array(np.uint8, HALF_BYTES), w)
+    for tap in range(9):
+        start = (8 - tap if plan.turned else tap) * plan.depth * plan.outputs + first * plan.across + k0 * plan.deep
+        pack_panel(w, start, plan.across, plan.deep, plan.outputs - first, rows, width, taps, tap * DEPTH * width)
+    for row in range(rows):
+        for j in range(0, width, step):
+            for kw in range(3):
+                tap = (kw * DEPTH + row) * width + j
+                down = 3 * DEPTH * width
+                parts = weight_sums(vload(taps, tap), vload(taps, tap + down), vload(taps, tap + 2 * down))
+                store_six(half, kw * step, 3 * step, parts)
+            target = panel * POINTS * plan.point_u + (k0 + row) * width + j
+            for i in range(PATCH):
+                at = 3 * i * step
+                parts = weight_sums(vload(half, at), vload(half, at + step), vload(half, at + 2 * step))
+                store_six(u, target + PATCH * i * plan.point_u, plan.point_u, parts)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# V, M and Y
+
+
+@jit(inline=True)
+def gather(x, image, h0, w0, c, plan, patch):
+    """A patch of x for a vector of channels, zeros outside the image."""
+    step = lanes(x)
+    for i in range(PATCH):
+        for j in range(PATCH):
+            h, w = h0 + i, w0 + j
+            value = vfill(x, 0.0)
+            if 0 <= h < plan.in_height and 0 <= w < plan.in_width:
+                pixel = (image * plan.in_height + h) * plan.in_width + w
+                value = vload_part(x, pixel * plan.depth + c, plan.depth - c)
+            vstore(patch, (PATCH * i + j) * step, value)
+
+
+@jit(inline=True)
+def transform_patch(x, start, down, across, half, v, target, point):
+    """V of a patch whose rows are `down` and whose columns are `across` apart, a vector of channels."""
+    step = lanes(x)
+    for j in range(PATCH):
+        store_six(half, j * step, PATCH * step, input_sums(*load_six(x, start + j * across, down)))
+    for i in range(PATCH):
+        store_six(v, target + PATCH * i * point, point, input_sums(*load_six(half, PATCH * i * step, step)))
+
+
+@jit(inline=True)
+def finish(y, target, z, bias, activation, count):
+    z = z + bias
+    if activation == RELU:
+        z = select(z < 0.0, 0.0, z)
+    vstore_part(y, target, z, count)
+    if activation > RELU:
+        activate(y, target, min(count, lanes(y)), activation)
+
+
+@jit(inline=True)
+def transform_products(m, start, point, half, bias, f, activation, y, target, down, high, wide, outputs):
+    """Y of a tile, a vector of filters: `high` x `wide` pixels of it exist, `outputs` - f of the numbers."""
+    step, count = lanes(y), outputs - f
+    for j in range(PATCH):
+        y0, y1, y2, y3 = output_sums(*load_six(m, start + j * point, PATCH * point))
+        vstore(half, j * step, y0)
+        vstore(half, (PATCH + j) * step, y1)
+        vstore(half, (2 * PATCH + j) * step, y2)
+        vstore(half, (3 * PATCH + j) * step, y3)
+    b = vfill(y, 0.0)
+    if bias.size > 0:
+        b = vload_part(bias, f, count)
+    for i in range(high):
+        y0, y1, y2, y3 = output_sums(*load_six(half, PATCH * i * step, step))
+        finish(y, target, y0, b, activation, count)
+        if wide > 1:
+            finish(y, target + outputs, y1, b, activation, count)
+        if wide > 2:
+            finish(y, target + 2 * outputs, y2, b, activation, count)
+        if wide > 3:
+            finish(y, target + 3 * outputs, y3, b, activation, count)
+        target += down
+
+
+@jit(inner=True)
+def multiply_tiles(chunk, x, u, bias, y, none, plan, activation):
+    """One chunk: one block of tiles, all filters."""
+    step, width = lanes(y), TILE_COLUMNS * lanes(y)
+    v = viewed(stack_array(np.uint8, BLOCK_BYTES), y)
+    m = viewed(stack_array(np.uint8, M_BYTES), y)
+    patch = viewed(stack_array(np.uint8, PATCH_BYTES), y)
+    half = viewed(stack_array(np.uint8, PATCH_BYTES), y)
+    first, end = chunk * plan.block, min(plan.tiles, (chunk + 1) * plan.block)
+    line = plan.in_width * plan.depth
+    for t in range(first, end):
+        image, place = t // (plan.high * plan.wide), t % (plan.high * plan.wide)
+        h0, w0 = place // plan.wide * EDGE - plan.before_high, place % plan.wide * EDGE - plan.before_wide
+        inside = h0 >= 0 and w0 >= 0 and h0 + PATCH <= plan.in_height and w0 + PATCH <= plan.in_width
+        for c in range(0, plan.depth, step):
+            target = (t - first) * plan.row + c
+            if inside and c + step <= plan.depth:
+                start = ((image * plan.in_height + h0) * plan.in_width + w0) * plan.depth + c
+                transform_patch(x, start, line, plan.depth, half, v, target, plan.point_v)
+            else:
+                gather(x, image, h0, w0, c, plan, patch)
+                transform_patch(patch, 0, PATCH * step, step, half, v, target, plan.point_v)
+    point_m = plan.block * width
+    for panel in range(plan.panels):
+        for p in range(POINTS):
+            for i in range(0, end - first, ROWS):
+                tall_padded(
+                    v, p * plan.point_v + i * plan.row, plan.row, 1, u, (panel * POINTS + p) * plan.point_u, width,
+                    plan.depth, m, p * point_m + i * width, width, ROWS, width, False, none, 0, NONE,
+                )  # fmt: skip
+        for t in range(first, end):
+            image, place = t // (plan.high * plan.wide), t % (plan.high * plan.wide)
+            h, w = place // plan.wide * EDGE, place % plan.wide * EDGE
+            pixel = (image * plan.out_height + h) * plan.out_width + w
+            for j in range(0, width, step):
+                f = panel * width + j
+                if f < plan.outputs:
+                    transform_products(
+                        m, (t - first) * width + j, point_m, half, bias, f, activation,
+                        y, pixel * plan.outputs + f, plan.out_width * plan.outputs,
+                        min(EDGE, plan.out_height - h), min(EDGE, plan.out_width - w), plan.outputs,
+                    )  # fmt: skip
+
+
+_transform_weights = threaded(transform_weights)
+_multiply_tiles = threaded(multiply_tiles)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _bytes_of_v(tiles, row, itemsize):
+    return POINTS * (tiles * row * itemsize + LINE)
+
+
+@lru_cache(maxsize=128)
+def _plan(images, source, result, before, across, deep, turned, itemsize):
+    """The sizes of a pass from `source` to `result`, both (height, width, channels)."""
+    high, wide = -(-result[0] // EDGE), -(-result[1] // EDGE)
+    width, line = TILE_COLUMNS * simd.VECTOR_BYTES // itemsize, LINE // itemsize
+    depth, tiles = source[2], images * high * wide
+    row = -(-depth // line) * line
+    block = MOST if _bytes_of_v(MOST, row, itemsize) <= BLOCK_BYTES else ROWS
+    return Plan(
+        *source, *result, *before, high, wide, tiles, block, row, block * row + line, (depth + 1) * width,
+        -(-result[2] // width), across, deep, turned,
+    )  # fmt: skip
+
+
+def _convolve(x, w, bias, y, plan, activation):
+    none = NO_BIAS[x.dtype]
+    u = scratch("convolution.points", plan.panels * POINTS * plan.point_u, w.dtype)
+    _transform_weights(plan.panels * -(-plan.depth // DEPTH), 4 * u.size, w.reshape(-1), u, plan)
+    _multiply_tiles(
+        -(-plan.tiles // plan.block), 2 * POINTS * plan.tiles * plan.depth * plan.outputs,
+        x.reshape(-1), u, none if bias is None else bias, y.reshape(-1), none, plan, CODES[activation],
+    )  # fmt: skip
+
+
+# What it costs, in multiply-adds of the direct tiles, fitted to both on 9 layers with 16 to 512 channels, 4 to 6272
+# tiles and two cores of a Zen 3: a tile, channel and filter costs 32; so does the transform of 480 / 32 numbers of V
+# or M; and U costs 2000 a channel and filter, most of it memory, whose time wider vectors do not shorten.
+PRODUCT, TRANSFORM, WEIGHT = 32, 480, 2000 * simd.VECTOR_BYTES // 32
+
+
+@lru_cache(maxsize=512)
+def pays(images, height, width, depth, outputs):
+    """Whether a pass that writes `height` x `width` pixels should take at most 0.9 of the direct tiles' time."""
+    tiles = images * -(-height // EDGE) * -(-width // EDGE)
+    here = depth * outputs * (PRODUCT * tiles + WEIGHT) + TRANSFORM * tiles * (depth + outputs)
+    return here <= 0.9 * 9 * images * height * width * depth * outputs
+
+
+def suits(g, images, height, width, depth, outputs, itemsize):
+    """Whether a pass can be computed this way, and pays."""
+    plain = (g.KH, g.KW, *g.strides, *g.dilation, g.groups) == (3, 3, 1, 1, 1, 1, 1)
+    line = LINE // itemsize
+    fits = _bytes_of_v(ROWS, -(-depth // line) * line, itemsize) <= BLOCK_BYTES
+    return plain and fits and pays(images, height, width, depth, outputs)
+
+
+def _forward(x, w, b, y, g, activation):
+    if not suits(g, g.N, g.OH, g.OW, g.C, g.F, x.itemsize):
+        conv2d_threaded.forward(x, w, b, y, g, activation)
+        return
+    before = g.padding[0][0], g.padding[1][0]
+    plan = _plan(g.N, (g.H, g.W, g.C), (g.OH, g.OW, g.F), before, 1, g.F, False, x.itemsize)
+    _convolve(x, w, b, y, plan, activation)
+
+
+def _data_gradient(dz, w, dx, g):
+    if not suits(g, g.N, g.H, g.W, g.F, g.C, dz.itemsize):
+        conv2d_threaded.data_gradient(dz, w, dx, g)
+        return
+    before = 2 - g.padding[0][0], 2 - g.padding[1][0]
+    plan = _plan(g.N, (g.OH, g.OW, g.F), (g.H, g.W, g.C), before, g.F, 1, True, dz.itemsize)
+    _convolve(dz, w, None, dx, plan, None)
+
+
+conv2d_winograd = Rung(_forward, _data_gradient, conv2d_threaded.weight_gradient)
