@@ -13,8 +13,7 @@ Workspace of one product of (M, K) and (K, N), for each variant:
     simd             of B what a K block takes: at most 4 KB for each column, N rounded up to 32 (16 with float64);
                      and 256 KB of the stack
     threaded         as simd, on each thread's stack; or where M <= 112 a copy of C for each 2 KB of a row of A, 16 at
-                     most; or where M <= 64 A once more, M rounded up to 32. The shape decides which. A B of at most
-                     4096 numbers that is not C-contiguous is copied.
+                     most; or where M <= 64 A once more, M rounded up to 32. The shape decides which.
 
 Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are. The GPU's
 variants take no workspace but for two: tensor copies an operand whose rows are not whole 16 bytes; and the gradient of
@@ -115,6 +114,10 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
     array([[3.],
            [3.]])
     """
+    if type(a) is type(b) is np.ndarray and variant is None and not (transpose_a or transpose_b):
+        c = backend(__name__, "cpu").product_at_once(a, b, c=out)
+        if c is not None:
+            return c
     launcher = VARIANTS["matmul"].launcher(device_of("matmul", a=a, b=b, out=out), variant)
     batch, m, n = _matmul_shape(a, b, transpose_a, transpose_b)
     c = _output("matmul", out, (*batch, m, n), a=a, b=b)
@@ -169,6 +172,10 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
     >>> kernels.dense(np.ones((1, 2)), np.array([[1.0, -1.0], [1.0, -1.0]]), activation="relu")
     array([[2., 0.]])
     """
+    if type(x) is type(w) is np.ndarray and variant is None and activation in FUSED_ACTIVATIONS:
+        y = backend(__name__, "cpu").product_at_once(x, w, b, activation, out)
+        if y is not None:
+            return y
     launcher = VARIANTS["dense"].launcher(device_of("dense", x=x, w=w, b=b, out=out), variant)
     _check_dense(x, w, b, activation)
     y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x=x, w=w, b=b)
@@ -271,6 +278,8 @@ def _products(launcher, batch, a, b, c):
     """C = A B, matrix by matrix of the batch, to which the operands are broadcast."""
     if not batch:
         launcher(a, b, c)
+        return c
+    if (stack := getattr(launcher, "stack", None)) is not None and stack(a, b, c):
         return c
     a, b = (namespace(x).broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
     for index in np.ndindex(batch):

@@ -38,12 +38,12 @@ def stack_array(typingctx, dtype, count):
 
 @intrinsic
 def viewed(typingctx, array, like):
-    """The same memory as an array of other numbers: of `like`'s dtype (an array) or of the dtype `like`."""
+    """The memory of a contiguous array as a 1-D array of `like`'s dtype (an array's), or of the dtype `like`."""
 
     def codegen(context, builder, sig, args):
         source = context.make_array(array)(context, builder, args[0])
         old, new = array.dtype.bitwidth, like.dtype.bitwidth
-        count = builder.mul(builder.extract_value(source.shape, 0), ir.Constant(emit.I64, old))
+        count = builder.mul(source.nitems, ir.Constant(emit.I64, old))
         count = builder.udiv(count, ir.Constant(emit.I64, new))
         return _array_at(context, builder, like.dtype, source.data, count)
 

@@ -4,7 +4,10 @@
     blocked   the loops cut into blocks that stay in the caches, the innermost one running along rows       naive.py
     packed    the blocks copied into panels first, in exactly the order in which they will be read          naive.py
     simd      a register tile of vectors on packed panels: a broadcast and two loads feed 28 multiply-adds  product.py
-    threaded  the same over several threads, and small or thin products without packing                     product.py
+    threaded  the same over several threads                                                                 product.py
+              and small or thin products and stacks of them without packing                                 direct.py
+              and products with few rows                                                                    rows.py
+              and small ones by the shortest way                                                            once.py
 
 Every launcher is called as gemm_x(a, b, c, bias=None, activation=None): `a` and `b` 2-D with any strides, `c` 2-D and
 C-contiguous. In the kernels, element (i, k) of A is a[i * a_row + k * a_col] of a flat array, so that a transposed
@@ -13,7 +16,8 @@ operand is the same array with its strides swapped. The order of the terms of ea
 
 from .epilogue import NO_BIAS, add_bias_and_activate, add_rows, dense_epilogue_backward
 from .naive import gemm_blocked, gemm_naive, gemm_packed
-from .product import dense_backward_at_once, gemm_simd, gemm_threaded
+from .once import dense_backward_at_once, product_at_once
+from .product import gemm_simd, gemm_threaded
 from .tile import CODES, NONE, RELU, ROWS, activate, pack_panel, tall_padded, tall_tile
 
 __all__ = [
@@ -33,6 +37,7 @@ __all__ = [
     "gemm_simd",
     "gemm_threaded",
     "pack_panel",
+    "product_at_once",
     "tall_padded",
     "tall_tile",
 ]

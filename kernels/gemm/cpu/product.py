@@ -1,25 +1,23 @@
-"""The rungs "simd" and "threaded": register tiles over the whole product, in one of three ways.
+"""The rungs "simd" and "threaded": register tiles over the whole product.
 
     packed    large products: both operands are copied into panels, since every number is used many times
-    direct    small and thin ones: the operands are read where they are; long sums in parts
     turned    few rows times a transposed operand: C transposed = B transposed times A transposed, so that the large
               operand, B, is read along its rows and not copied
 
-`gemm_threaded` at the end says which. Each is a kernel over chunks, and a function that cuts the work into them.
+Each is a kernel over chunks, and a function that cuts the work into them. `gemm_threaded` at the end says which of
+these, or of those in direct.py and rows.py, a product takes.
 """
-
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from ... import simd
-from ...arrays import contiguous
 from ...jit import jit
 from ...simd import lanes, stack_array, transpose_block, viewed
-from ...threads import THREADS_PAY, threaded
+from ...threads import threaded
 from ...workspace import scratch
-from .epilogue import NO_BIAS, add_parts, epilogue_backward
+from .direct import SMALL, TALL, direct_cut, gemm_direct, gemm_stack
+from .epilogue import NO_BIAS
+from .rows import FEW, gemm_rows
 from .tile import (
     CODES,
     COLUMNS,
@@ -28,9 +26,8 @@ from .tile import (
     SHORT,
     operand,
     pack_panel,
+    pack_panels,
     short_padded,
-    short_tile,
-    single_tile,
     tall_padded,
     tall_tile,
 )
@@ -72,9 +69,8 @@ def multiply_panels(chunk, a, a_row, a_col, k0, b_panels, depth, c, m, n, row_gr
     rows, all_columns = (m + ROWS - 1) // ROWS, (n + width - 1) // width
     row_group, column_group = chunk % row_groups, chunk // row_groups
     first, end = row_group * rows // row_groups, (row_group + 1) * rows // row_groups
-    for i in range(first, end):
-        start = i * ROWS * a_row + k0 * a_col
-        pack_panel(a, start, a_row, a_col, m - i * ROWS, depth, ROWS, panels, (i - first) * ROWS * depth)
+    rest = min(m, end * ROWS) - first * ROWS
+    pack_panels(a, first * ROWS * a_row + k0 * a_col, a_row, a_col, rest, depth, ROWS, panels, 0)
     for j in range(column_group * columns, min(all_columns, (column_group + 1) * columns)):
         j0 = j * width
         valid = min(width, n - j0)
@@ -151,99 +147,6 @@ def gemm_simd(a, b, c, bias=None, activation=None):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# direct
-
-# Rows of C in a chunk where there are many.
-TALL = 8 * ROWS
-# Columns of C in a chunk where there are few rows: long enough pieces of B's rows for memory to be read in a stream.
-WIDE = 8
-# Bytes of one row of a part of K: 512 float32.
-PART_BYTES = 2048
-
-
-@jit(inner=True)
-def multiply_direct(chunk, a, a_row, a_col, b, b_row, depth, c, m, n, rows, columns, parts, bias, activation):
-    """One chunk is `rows` x `columns` of C, straight from the operands: B's rows must be contiguous.
-
-    With several parts, a chunk sums one part of K, and C has a copy for each. The last tile is moved back so that it
-    ends at the last row: a few rows are computed twice, with the same bits.
-    """
-    width = COLUMNS * lanes(c)
-    groups = (n + columns - 1) // columns
-    part, chunk = chunk % parts, chunk // parts
-    i_first, j_first = chunk // groups * rows, chunk % groups * columns
-    i_end, j_end = min(m, i_first + rows), min(n, j_first + columns)
-    k0, k1, c0 = part * depth // parts, (part + 1) * depth // parts, part * m * n
-    i = i_first
-    while i < i_end:
-        left = i_end - i
-        if left > 2 * SHORT and i_end - i_first >= ROWS:
-            i = min(i, i_end - ROWS)
-            for j in range(j_first, j_end, width):
-                tall_tile(
-                    a, i * a_row + k0 * a_col, a_row, a_col, b, k0 * b_row + j, b_row, k1 - k0,
-                    c, c0 + i * n + j, n, ROWS, min(width, j_end - j), False, bias, j, activation,
-                )  # fmt: skip
-            i += ROWS
-        elif i_end - i_first >= SHORT:
-            i = min(i, i_end - SHORT)
-            for j in range(j_first, j_end, width):
-                short_tile(
-                    a, i * a_row + k0 * a_col, a_row, a_col, b, k0 * b_row + j, b_row, k1 - k0,
-                    c, c0 + i * n + j, n, SHORT, min(width, j_end - j), False, bias, j, activation,
-                )  # fmt: skip
-            i += SHORT
-        else:
-            for j in range(j_first, j_end, width):
-                single_tile(
-                    a, i * a_row + k0 * a_col, a_row, a_col, b, k0 * b_row + j, b_row, k1 - k0,
-                    c, c0 + i * n + j, n, 1, min(width, j_end - j), False, bias, j, activation,
-                )  # fmt: skip
-            i += 1
-
-
-_multiply_direct = threaded(multiply_direct)
-
-
-class Cut(NamedTuple):
-    """How a direct product is cut into chunks."""
-
-    chunks: int
-    rows: int
-    columns: int
-    parts: int
-
-
-@lru_cache(maxsize=4096)
-def _direct_cut(m, n, k, itemsize):
-    """None where packing pays: where both operands' numbers are used often."""
-    if min(m, 2 * n) > 4 * ROWS and k > 128 and m * n * k > 100_000:
-        return None
-    width, parts, columns = COLUMNS * simd.VECTOR_BYTES // itemsize, 1, n
-    if m <= TALL:
-        parts = max(1, min(16, k * itemsize // PART_BYTES))
-        columns = width if parts == 1 else WIDE * width
-    chunks = -(-m // TALL) * -(-n // columns) * parts if m and n else 0
-    return Cut(chunks, min(m, TALL), columns, parts)
-
-
-def _direct(a, b, c, cut, bias, activation):
-    """Workspace: a copy of C for each part; there are several, 16 at most, only where C has few rows."""
-    m, n = c.shape
-    k = a.shape[1]
-    chunks, rows, columns, parts = cut
-    a, a_row, a_col = operand(a)
-    b, flat, bias = b.reshape(-1), c.reshape(-1), NO_BIAS[c.dtype] if bias is None else bias
-    work, code = 2 * m * n * k, CODES[activation]
-    if parts == 1:
-        _multiply_direct(chunks, work, a, a_row, a_col, b, n, k, flat, m, n, rows, columns, 1, bias, code)
-    else:
-        out, none = scratch("gemm.parts", parts * c.size, c.dtype), NO_BIAS[c.dtype]
-        _multiply_direct(chunks, work, a, a_row, a_col, b, n, k, out, m, n, rows, columns, parts, none, NONE)
-        add_parts(out, parts, m, n, flat, bias, code)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # turned
 
 
@@ -302,59 +205,15 @@ def _turned(a, b, c):
 
 def gemm_threaded(a, b, c, bias=None, activation=None):
     """Packing pays when each packed number is used often; small and thin products read the operands where they are."""
-    if b.size <= 4096:  # to lay it out anew costs less than a second launch for packing
-        b = contiguous(b)
-    cut = _direct_cut(*c.shape, a.shape[1], c.itemsize)
-    if cut and b.flags.c_contiguous:
-        _direct(a, b, c, cut, bias, activation)
+    cut = direct_cut(*c.shape, a.shape[1], c.itemsize)
+    if c.shape[0] <= FEW and c.size and b.flags.c_contiguous:
+        gemm_rows(a, b, c, bias, activation)
+    elif cut and (b.flags.c_contiguous or b.size <= SMALL):
+        gemm_direct(a, b, c, cut, bias, activation)
     elif _suits_turning(b, c, bias, activation):
         _turned(a, b, c)
     else:
         _multiply(a, b, c, bias, activation, _pack_block, _multiply_panels)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# All gradients of a small dense layer
-
-# Rows of the batch that one chunk of the epilogue takes.
-FEW_ROWS = 64
-
-
-@jit(inner=True)
-def dense_gradients(chunk, dy, y, dz, db, x, dx, w, w_turned, dw, m, n, k, activation, none):
-    """The one chunk: dZ and db, then dX = dZ Wᵀ and dW = Xᵀ dZ, in turn; dx and dw may be empty: not wanted."""
-    epilogue_backward(0, dy, y, dz, db, m, n, m, activation)
-    if dx.size > 0:
-        pack_panel(w, 0, n, 1, k, n, k, w_turned, 0)
-        multiply_direct(0, dz, n, 1, w_turned, k, n, dx, m, k, m, k, 1, none, NONE)
-    if dw.size > 0:
-        for part in range((k + TALL - 1) // TALL):
-            multiply_direct(part, x, 1, k, dz, n, m, dw, k, n, TALL, n, 1, none, NONE)
-
-
-_dense_gradients = threaded(dense_gradients)
-
-
-def dense_backward_at_once(dy, x, w, y, activation, need_x, need_w):
-    """(dX, dW, db) in one call; None where the layer is not small, or an array not C-contiguous.
-
-    Several launches would take longer than the arithmetic: a training step of 100-64-10 units, 32 rows, took 75 us with
-    them and takes 66. Workspace: W once more, and dZ where there is an activation.
-    """
-    m, n = dy.shape
-    k = w.shape[0]
-    if m > FEW_ROWS or 2 * m * n * k >= THREADS_PAY:
-        return None
-    if not (dy.flags.c_contiguous and x.flags.c_contiguous and w.flags.c_contiguous and y.flags.c_contiguous):
-        return None
-    dtype = dy.dtype
-    none = NO_BIAS[dtype]
-    flat, db = dy.reshape(-1), np.empty(n, dtype)
-    dz = flat if activation is None else scratch("gemm.dz", m * n, dtype)
-    dx = np.empty(m * k, dtype) if need_x else none
-    dw = np.empty(k * n, dtype) if need_w else none
-    turned = scratch("gemm.turned", n * k + simd.VECTOR_BYTES // dtype.itemsize, dtype) if need_x else none
-    _dense_gradients.in_turn(
-        1, flat, y.reshape(-1), dz, db, x.reshape(-1), dx, w.reshape(-1), turned, dw, m, n, k, CODES[activation], none
-    )
-    return dx.reshape(m, k) if need_x else None, dw.reshape(k, n) if need_w else None, db
+gemm_threaded.stack = gemm_stack

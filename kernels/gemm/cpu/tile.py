@@ -7,6 +7,7 @@ from ...simd import (
     at,
     expect,
     lanes,
+    select,
     tile_add,
     tile_fill_rows,
     tile_outer,
@@ -33,10 +34,10 @@ SHORT = max(2, ROWS * 2 // 7)
 def operand(x):
     """(flat array, stride of rows, stride of columns) of a 2-D array; copied if neither orientation is contiguous."""
     if x.flags.c_contiguous:
-        return x.reshape(-1), x.shape[1], 1
+        return x.ravel(), x.shape[1], 1
     if x.flags.f_contiguous:
-        return x.T.reshape(-1), 1, x.shape[0]
-    return contiguous(x).reshape(-1), x.shape[1], 1
+        return x.ravel("K"), 1, x.shape[0]
+    return contiguous(x).ravel(), x.shape[1], 1
 
 
 @jit(inner=True)
@@ -79,6 +80,38 @@ def pack_panel(source, start, across, deep, available, depth, width, panel, p0):
                 panel[p0 + k * width + i] = at(source, start + i * across + k * deep)
 
 
+# Panels that `pack_panels` fills at a time: as many streams of stores as the first-level cache takes without conflicts.
+SIDE_BY_SIDE = 4
+
+
+@jit(inner=True)
+def pack_panels(source, start, across, deep, available, depth, width, panels, p0):
+    """Panels for all `available` rows, one after another from panels[p0] on, as by `pack_panel`.
+
+    Where neighbouring rows are neighbouring numbers (a transposed operand), a cache line holds numbers of several
+    panels, and lines a power of two apart drive each other out before the next panel asks for them: so panels are
+    filled side by side. Their last row is not written beyond its end, where the next panel has begun.
+    """
+    step, together = lanes(source), SIDE_BY_SIDE * width
+    for first in range(0, available, together):
+        end = min(available, first + together)
+        if across != 1:
+            for i in range(first, min(available, first + together), width):
+                pack_panel(
+                    source, start + i * across, across, deep, available - i, depth, width, panels, p0 + i * depth
+                )
+            continue
+        end = min(available, first + together)
+        for k in range(depth):
+            for i in range(first, end, width):
+                for j in range(0, width, step):
+                    place, target, left = start + k * deep + i + j, p0 + i * depth + k * width + j, width - j
+                    if (left >= step or k < depth - 1) and place + step <= source.size:
+                        vstore(panels, target, vload(source, place))
+                    else:
+                        vstore_part(panels, target, vload_part(source, place, min(left, end - i - j)), left)
+
+
 def make_tile(rows):
     """The micro-kernel: rows x (COLUMNS vectors) of C stay in registers while k runs.
 
@@ -93,13 +126,14 @@ def make_tile(rows):
     where the accumulators start. The activation is applied before the tile leaves for memory, or while it is in L1.
 
     Whole and partial rows of B have a function each: with both loops in one, LLVM keeps the accumulators on the stack.
-    In a panel every row is whole, however many columns of C there are: `padded` takes only those.
+    In a panel every row is whole, however many columns of C there are: `padded` takes only those. (B's rows are those
+    of a panel where they are as far apart.)
     """
     padded, part = _tile_of(rows, True), _tile_of(rows, False)
 
     @jit(inline=True, name=f"{__name__}.tile-{rows}")
     def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
-        if valid == COLUMNS * lanes(c):
+        if valid == COLUMNS * lanes(c) or b_row == COLUMNS * lanes(c):
             padded(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
         else:
             part(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
@@ -137,11 +171,13 @@ def _tile_of(rows, whole):
 
 @jit(inner=True)
 def activate(c, start, count, activation):
-    """c[start:start + count] = f(c[start:start + count]) for the activations that need an exponential."""
+    """c[start:start + count] = f(c[start:start + count])"""
     step = lanes(c)
     for j in range(0, count, step):
         z = vload_part(c, start + j, count - j)
-        if activation == SIGMOID:
+        if activation == RELU:
+            vstore_part(c, start + j, select(z < 0.0, 0.0, z), count - j)
+        elif activation == SIGMOID:
             vstore_part(c, start + j, vsigmoid(z), count - j)
         else:
             vstore_part(c, start + j, vtanh(z), count - j)

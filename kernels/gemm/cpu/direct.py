@@ -1,0 +1,196 @@
+"""Products whose operands are read where they are: small and thin ones, stacks of them, long sums in parts."""
+
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from ... import simd
+from ...arrays import contiguous
+from ...jit import jit
+from ...simd import at, lanes, stack_array, viewed
+from ...threads import threaded
+from ...workspace import scratch
+from .epilogue import NO_BIAS, add_parts
+from .tile import CODES, COLUMNS, NONE, ROWS, SHORT, operand, pack_panel, short_tile, single_tile, tall_tile
+
+# Rows of C in a chunk where there are many.
+TALL = 8 * ROWS
+# Columns of C in a chunk where there are few rows: long enough pieces of B's rows for memory to be read in a stream.
+WIDE = 8
+# Bytes of one row of a part of K: 512 float32.
+PART_BYTES = 2048
+# Numbers of a column of B that are packed at a time, where it is, and from so many rows of C on.
+STEEP, WORTH = 256, 4 * ROWS
+PANEL_BYTES = STEEP * COLUMNS * simd.VECTOR_BYTES
+
+
+@jit(inner=True)
+def column_of_tiles(
+    a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, n, i_first, i_end, valid, keep, bias, j, activation
+):  # fmt: skip
+    """Rows `i_first` to `i_end` of up to one tile's columns of C.
+
+    The last tile is moved back so that it ends at the last row: a few rows are computed twice, with the same bits. (Not
+    where C is added to.)
+    """
+    i = i_first
+    while i < i_end:
+        left = i_end - i
+        if left >= ROWS or (left > 2 * SHORT and i_end - i_first >= ROWS and not keep):
+            i = min(i, i_end - ROWS)
+            tall_tile(
+                a, a0 + i * a_row, a_row, a_col, b, b0, b_row, depth,
+                c, c0 + i * n, n, ROWS, valid, keep, bias, j, activation,
+            )  # fmt: skip
+            i += ROWS
+        elif left >= SHORT or (i_end - i_first >= SHORT and not keep):
+            i = min(i, i_end - SHORT)
+            short_tile(
+                a, a0 + i * a_row, a_row, a_col, b, b0, b_row, depth,
+                c, c0 + i * n, n, SHORT, valid, keep, bias, j, activation,
+            )  # fmt: skip
+            i += SHORT
+        else:
+            single_tile(
+                a, a0 + i * a_row, a_row, a_col, b, b0, b_row, depth,
+                c, c0 + i * n, n, 1, valid, keep, bias, j, activation,
+            )  # fmt: skip
+            i += 1
+
+
+@jit(inner=True)
+def multiply_direct(
+    chunk, a, a0, a_row, a_col, b, b0, b_row, b_col, depth, c, c0, m, n, rows, columns, parts, bias, activation
+):  # fmt: skip
+    """One chunk is `rows` x `columns` of C, straight from the operands where B's rows are contiguous.
+
+    With several parts, a chunk sums one part of K, and C has a copy for each. There the numbers of a column of B are so
+    many that they would drive each other out of the cache, if they stayed as far apart as they are: they are packed, a
+    panel at a time on the stack, as they are where the rows of B are not contiguous.
+    """
+    width = COLUMNS * lanes(c)
+    groups = (n + columns - 1) // columns
+    part, chunk = chunk % parts, chunk // parts
+    i_first, j_first = chunk // groups * rows, chunk % groups * columns
+    i_end, j_end = min(m, i_first + rows), min(n, j_first + columns)
+    k_first, k_end, c0 = part * depth // parts, (part + 1) * depth // parts, c0 + part * m * n
+    for j in range(j_first, j_end, width):
+        valid = min(width, j_end - j)
+        if b_col != 1 or (parts > 1 and rows >= WORTH):
+            panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
+            k = k_first
+            while k < k_end or k == k_first:
+                steps = min(STEEP, k_end - k)
+                code = NONE if k + steps < k_end else activation
+                pack_panel(b, b0 + k * b_row + j * b_col, b_col, b_row, valid, steps, width, panel, 0)
+                column_of_tiles(
+                    a, a0 + k * a_col, a_row, a_col, panel, 0, width, steps,
+                    c, c0 + j, n, i_first, i_end, valid, k > k_first, bias, j, code,
+                )  # fmt: skip
+                k += STEEP
+        else:
+            column_of_tiles(
+                a, a0 + k_first * a_col, a_row, a_col, b, b0 + k_first * b_row + j, b_row, k_end - k_first,
+                c, c0 + j, n, i_first, i_end, valid, False, bias, j, activation,
+            )  # fmt: skip
+
+
+_multiply_direct = threaded(multiply_direct)
+
+
+@jit(inner=True)
+def multiply_stack(
+    chunk, a, a_starts, a_row, a_col, b, b_starts, b_row, b_col, depth, c, m, n, rows, chunks, none
+):  # fmt: skip
+    """One chunk: one of the `chunks` of matrix i of the stack, whose operands start at a_starts[i] and b_starts[i]."""
+    matrix, chunk = chunk // chunks, chunk % chunks
+    multiply_direct(
+        chunk, a, at(a_starts, matrix), a_row, a_col, b, at(b_starts, matrix), b_row, b_col, depth,
+        c, matrix * m * n, m, n, rows, n, 1, none, NONE,
+    )  # fmt: skip
+
+
+_multiply_stack = threaded(multiply_stack)
+
+
+class Cut(NamedTuple):
+    """How a direct product is cut into chunks."""
+
+    chunks: int
+    rows: int
+    columns: int
+    parts: int
+
+
+@lru_cache(maxsize=4096)
+def direct_cut(m, n, k, itemsize):
+    """None where packing pays: where both operands' numbers are used often."""
+    if min(m, 2 * n) > 4 * ROWS and k > 128 and m * n * k > 100_000:
+        return None
+    width, parts, columns = COLUMNS * simd.VECTOR_BYTES // itemsize, 1, n
+    if m <= TALL:
+        parts = max(1, min(16, k * itemsize // PART_BYTES))
+        columns = width if parts == 1 else WIDE * width
+    chunks = -(-m // TALL) * -(-n // columns) * parts if m and n else 0
+    return Cut(chunks, min(m, TALL), columns, parts)
+
+
+def gemm_direct(a, b, c, cut, bias, activation):
+    """Workspace: a copy of C for each part; there are several, 16 at most, only where C has few rows."""
+    m, n = c.shape
+    k = a.shape[1]
+    chunks, rows, columns, parts = cut
+    (a, a_row, a_col), (b, b_row, b_col) = operand(a), operand(b)
+    flat, bias = c.reshape(-1), NO_BIAS[c.dtype] if bias is None else bias
+    work, code = 2 * m * n * k, CODES[activation]
+    if parts == 1:
+        _multiply_direct(
+            chunks, work, a, 0, a_row, a_col, b, 0, b_row, b_col, k, flat, 0, m, n, rows, columns, 1, bias, code
+        )
+    else:
+        out, none = scratch("gemm.parts", parts * c.size, c.dtype), NO_BIAS[c.dtype]
+        _multiply_direct(
+            chunks, work, a, 0, a_row, a_col, b, 0, b_row, b_col, k, out, 0, m, n, rows, columns, parts, none, NONE
+        )
+        add_parts(out, parts, m, n, flat, bias, code)
+
+
+# Numbers of a transposed B that are packed chunk by chunk.
+SMALL = 1 << 16
+# Edge of B's matrices in a stack, at most: beyond, packing pays.
+MOST_IN_A_STACK = 512
+
+
+@lru_cache(maxsize=256)
+def _starts(shape, batch, size):
+    """Where the matrices of a stack of this shape begin, each of `size` numbers, for each place of the batch."""
+    numbers = np.arange(prod(shape), dtype=np.int64).reshape(shape)
+    return np.broadcast_to(numbers, batch).reshape(-1) * size
+
+
+def _operand(x):
+    """`operand` of a stack of matrices."""
+    if x.swapaxes(-1, -2).flags.c_contiguous:
+        return x.swapaxes(-1, -2).reshape(-1), 1, x.shape[-2]
+    return contiguous(x).reshape(-1), x.shape[-1], 1
+
+
+def gemm_stack(a, b, c):
+    """A product for each matrix of stacks that broadcast to C's, in one launch; False where each is better on its own.
+
+    Workspace: a copy of a stack of which neither the matrices nor the transposed ones are contiguous.
+    """
+    *batch, m, n = c.shape
+    k = a.shape[-1]
+    if c.size == 0 or max(n, k) > MOST_IN_A_STACK or m * n * k > MOST_IN_A_STACK**2 * TALL:
+        return False
+    chunks, batch = -(-m // TALL), tuple(batch)
+    (x, a_row, a_col), (y, b_row, b_col) = _operand(a), _operand(b)
+    _multiply_stack(
+        prod(batch) * chunks, 2 * c.size * k,
+        x, _starts(a.shape[:-2], batch, m * k), a_row, a_col, y, _starts(b.shape[:-2], batch, k * n), b_row, b_col, k,
+        c.reshape(-1), m, n, min(m, TALL), chunks, NO_BIAS[c.dtype],
+    )  # fmt: skip
+    return True

@@ -1,0 +1,91 @@
+"""Products with few rows: C stays in the first-level cache while the rows of B pass by, four at a time."""
+
+from ...jit import jit
+from ...simd import expect, fma, lanes, vfill, vload_part, vsplat, vstore_part
+from ...threads import threaded
+from ...workspace import scratch
+from .direct import PART_BYTES
+from .epilogue import NO_BIAS, add_parts
+from .tile import CODES, NONE, ROWS, activate, operand
+
+# Up to so many rows of C; of B, FOUR at a time.
+FEW, FOUR = min(8, ROWS - 1), 4
+# Bytes of a row of C in a chunk: with FOUR rows of B as long they fill most of a first-level cache.
+STRIP_BYTES = 4096
+# Bytes of B that no cache holds: only there it pays to ask for what comes next (1.25 x; 0.5 x within the caches).
+FAR_BYTES = 1 << 24
+
+
+@jit(inline=True)
+def add_rows_times(factors, first, step, b, b0, b_row, c, c0, count, rows, ahead):
+    """c[:count] += the sum over `rows` (1 or FOUR) rows of B, each times its factor."""
+    p = vsplat(factors, first)
+    q, r, s = p, p, p
+    if rows == FOUR:
+        q, r, s = vsplat(factors, first + step), vsplat(factors, first + 2 * step), vsplat(factors, first + 3 * step)
+    for j in range(0, count, lanes(c)):
+        left = count - j
+        z = fma(p, vload_part(b, b0 + j, left), vload_part(c, c0 + j, left))
+        if rows == FOUR:
+            z = fma(q, vload_part(b, b0 + b_row + j, left), z)
+            other = r * vload_part(b, b0 + 2 * b_row + j, left)
+            if ahead:
+                expect(b, b0 + 4 * b_row + j)
+                expect(b, b0 + 5 * b_row + j)
+                expect(b, b0 + 6 * b_row + j)
+                expect(b, b0 + 7 * b_row + j)
+            z = z + fma(s, vload_part(b, b0 + 3 * b_row + j, left), other)
+        vstore_part(c, c0 + j, z, left)
+
+
+@jit(inner=True)
+def multiply_rows(chunk, a, a_row, a_col, b, b_row, depth, c, m, n, columns, parts, far, bias, activation):
+    """One chunk: all rows of C, `columns` columns of them, summed over one part of K, of which C has a copy each.
+
+    Memory gives B once, and in pieces as long as a row. Tiles would read it in columns two vectors wide: every number
+    of a column from another page. What is `far`, beyond the caches, is asked for ahead.
+    """
+    part, j0, step = chunk % parts, chunk // parts * columns, lanes(c)
+    count, c0 = min(columns, n - j0), part * m * n + j0
+    k_first, k_end = part * depth // parts, (part + 1) * depth // parts
+    k_rest = k_end - (k_end - k_first) % FOUR
+    for i in range(m):
+        for j in range(0, count, step):
+            start = vfill(c, 0.0)
+            if bias.size > 0:
+                start = vload_part(bias, j0 + j, count - j)
+            vstore_part(c, c0 + i * n + j, start, count - j)
+    for k in range(k_first, k_rest, FOUR):
+        for i in range(m):
+            first = i * a_row + k * a_col
+            if far and i == 0:
+                add_rows_times(a, first, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, FOUR, True)
+            else:
+                add_rows_times(a, first, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, FOUR, False)
+    for k in range(k_rest, k_end):
+        for i in range(m):
+            first = i * a_row + k * a_col
+            add_rows_times(a, first, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, 1, False)
+    if activation != NONE:
+        for i in range(m):
+            activate(c, c0 + i * n, count, activation)
+
+
+_multiply_rows = threaded(multiply_rows)
+
+
+def gemm_rows(a, b, c, bias, activation):
+    """Workspace: a copy of C for each 2 KB of a row of A, 16 at most."""
+    m, n = c.shape
+    k = a.shape[1]
+    parts = max(1, min(16, k * c.itemsize // PART_BYTES))
+    columns, far = min(n, STRIP_BYTES // c.itemsize), b.nbytes > FAR_BYTES
+    a, a_row, a_col = operand(a)
+    b, flat, bias = b.reshape(-1), c.reshape(-1), NO_BIAS[c.dtype] if bias is None else bias
+    chunks, work, code = parts * -(-n // columns), 2 * m * n * k, CODES[activation]
+    if parts == 1:
+        _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, flat, m, n, columns, 1, far, bias, code)
+    else:
+        out, none = scratch("gemm.parts", parts * c.size, c.dtype), NO_BIAS[c.dtype]
+        _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, out, m, n, columns, parts, far, none, NONE)
+        add_parts(out, parts, m, n, flat, bias, code)
