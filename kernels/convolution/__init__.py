@@ -105,7 +105,7 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
                       more; with several groups also a group of w and of those images' y
         direct,       w in panels, a group's filters (for dx its channels) rounded up to 16, or 8 with float64; for dx
         threaded      dz with zeros around it; for dw partial sums, 16 dw at most and no more than 1,048,576 numbers,
-                      and panels of 32 filters of dz (16 with float64), about 16,384 pixels of it or twice all pixels
+                      and 290 KB of each thread's stack
 
     For a dx of very few channels (up to 4, or 2 with float64) the variant threaded takes dx with its zeros, where there
     are any, w with its taps and channels rounded up to 14, and 66 KB of each thread's stack. Where every channel has

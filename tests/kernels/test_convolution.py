@@ -1,18 +1,14 @@
-"""conv2d beyond the generated contract: error texts, "same" and phases by hand, and the machine code of its tiles."""
+"""conv2d beyond the generated contract: error texts, "same" and phases by hand."""
 
 import re
 
 import numba
 import numpy as np
 import pytest
-from assembly import assembly, innermost_loops, register
 from harness import assert_close, extra_memory, load_cases
 
 from handloom import kernels
-from handloom.kernels import simd
-from handloom.kernels.convolution import _geometry
 from handloom.kernels.convolution.cpu import winograd
-from handloom.kernels.convolution.cpu.tables import correlations, tile_height
 from handloom.kernels.convolution.reference import conv2d
 
 
@@ -131,17 +127,6 @@ def test_im2col_takes_no_second_gradient_where_there_is_no_padding():
     assert x.nbytes <= taken < 1.5 * x.nbytes  # the matrix is as large as x
 
 
-def test_panels_of_the_weight_gradient_are_as_few_as_the_docstring_says():
-    rng = np.random.default_rng(1)
-    for _ in range(100):
-        n, height, width, channels, filters = (int(2**power) for power in rng.uniform(0, 8, 5))
-        geometry = _geometry((n, height, width, channels), (3, 3, channels, filters), (1, 1), "same", (1, 1), 1)
-        for columns, plan in correlations(geometry, 4):
-            chunks = plan.parts * plan.shares
-            assert chunks <= 32 and columns * simd.VECTOR_BYTES <= 128
-            assert chunks * plan.block_pixels <= 1.05 * max(1 << 14, 2 * n * height * width)
-
-
 def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):
     monkeypatch.setattr("handloom.kernels.threads.THREADS_PAY", 0)
     rng = np.random.default_rng(3)
@@ -258,70 +243,3 @@ def test_the_cases_named_points_are_computed_by_points(case, monkeypatch):
 )
 def test_winograd_is_taken_where_it_was_measured_to_pay(images, size, channels, filters, expected):
     assert winograd.pays(images, size, size, channels, filters) == expected
-
-
-TRAINING_STEP = """
-import numpy as np
-from handloom import kernels
-from handloom.kernels import simd
-from handloom.kernels.convolution.cpu import direct, tables
-for channels in 1, 3, 32:
-    x, w, b = (np.ones(shape, "{dtype}") for shape in ((4, 12, 12, channels), (3, 3, channels, 64), 64))
-    y, saved = kernels.conv2d_forward(x, w, b, padding="same", activation="tanh")
-    kernels.conv2d_backward(y, saved)
-direct.multiply, direct.pack = direct.product(simd.TILE_COLUMNS)
-direct.correlate = direct.correlation(simd.TILE_ROWS, simd.TILE_COLUMNS, True)
-direct.correlate_few = direct.correlation(simd.TILE_ROWS, simd.TILE_COLUMNS, False)
-direct.correlate_low = direct.correlation(tables.tile_height(9), simd.TILE_COLUMNS, False)
-"""
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_tiles_are_packed_multiply_adds_without_spills(dtype):
-    if not simd.HAS_FMA:
-        pytest.skip("this processor has no fused multiply-add")
-    found = assembly(TRAINING_STEP.format(dtype=dtype), "handloom.kernels.convolution.cpu.direct")
-    width, suffix = register(simd.VECTOR_BYTES), "ps" if dtype == "float32" else "pd"
-    heights = dict.fromkeys(("multiply", "correlate", "correlate_few"), simd.TILE_ROWS)
-    heights["correlate_low"] = tile_height(9)
-    for kernel, height in heights.items():
-        multiply_adds = height * simd.TILE_COLUMNS
-        loops = innermost_loops(found[kernel])
-        hot = [loop for loop in loops if sum("vfmadd" in line for line in loop) >= multiply_adds]
-        assert hot, f"{kernel}: no loop with a full tile of multiply-adds"
-        for loop in hot:
-            fused = [line for line in loop if "vfmadd" in line]
-            assert len(fused) == multiply_adds
-            assert all(suffix in line.split()[0] and width in line for line in fused)
-            stored = [line for line in loop if line.endswith("(%rsp)") and not line.startswith("cmp")]
-            assert not stored, f"{kernel}: sums or addresses go through the stack: {stored}"
-            assert not [line for line in loop if line.startswith("call")]
-
-
-def test_float32_kernels_do_no_float64_arithmetic():
-    for name, text in assembly(
-        TRAINING_STEP.format(dtype="float32"),
-        "handloom.kernels.convolution.cpu.direct",
-        "handloom.kernels.convolution.cpu.rung",
-    ).items():
-        found = re.findall(r"\bv?(?:add|sub|mul|div|fmadd\d+)[sp]d\b", text)
-        assert not found, f"{name}: {sorted(set(found))}"
-
-
-DEPTHWISE = """
-import numpy as np
-from handloom import kernels
-x, w = np.ones((2, 9, 9, 33), np.float32), np.ones((3, 3, 1, 33), np.float32)
-for strides in (1, 2):
-    y, saved = kernels.conv2d_forward(x, w, groups=33, strides=strides, variant="threaded")
-    kernels.conv2d_backward(y, saved)
-"""
-
-
-def test_depthwise_kernels_are_packed_and_count_no_references():
-    if not simd.HAS_FMA:
-        pytest.skip("this processor has no fused multiply-add")
-    code = assembly(DEPTHWISE, "handloom.kernels.convolution.cpu.depthwise")
-    for name in ("forward_row", "data_row", "weight_part"):
-        assert re.search(rf"vfmadd\w+ps.*{register(simd.VECTOR_BYTES)}", code[name]), f"{name} is not packed"
-        assert "NRT_" not in code[name], "two threads fight over such a count"

@@ -21,15 +21,20 @@ from ...simd import (
     expect,
     lanes,
     rolled,
+    stack_array,
     tile_add,
     tile_expect_at,
     tile_fill_rows,
+    tile_outer,
     tile_outer_at,
     tile_relu,
     tile_store,
     tile_store_at,
     tile_stream_at,
     tile_zeros,
+    viewed,
+    vload,
+    vstore,
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
@@ -164,67 +169,104 @@ def _data_gradient(run, dz, w, dx, g):
 # The gradient of the weights
 
 
+# Pixels whose sums are made at a time where the operands are packed: 16 KB of dz and 6 of x for a tile.
+DEEP = 256
+# Bytes of the panels of dz, which stay in the second-level cache while the tiles of x pass by; and of a tile of x.
+DZ_BYTES = 1 << 18
+X_BYTES = (DEEP * ROWS + 8) * 8 + simd.VECTOR_BYTES
+
+
+@jit(inner=True)
+def pack_taps(x, place, pixels, p0, count, taps, k0, height, panel):
+    """panel[i * height + j] = x[place + pixels[p0 + i] + taps[k0 + j]], for `count` pixels.
+
+    Taps that are neighbours in memory are copied as vectors, each over the end of the one before, as by `pack_panel`.
+    """
+    step = lanes(x)
+    together = at(taps, k0 + height - 1) - at(taps, k0) == height - 1
+    place += at(taps, k0)
+    for i in range(count):
+        start = place + at(pixels, p0 + i)
+        if together and start + height + step <= x.size:
+            for j in range(0, height, step):
+                vstore(panel, i * height + j, vload(x, start + j))
+        else:
+            for j in range(height):
+                panel[i * height + j] = at(x, start + at(taps, k0 + j) - at(taps, k0))
+
+
 @functools.cache
 def correlation(height, columns, packs):
     """The kernel of partial sums of dw, for tiles of `height` taps x `columns` vectors of filters."""
 
     @jit(inner=True, name=f"{__name__}.correlate-{height}-{columns}-{packs}")
-    def correlate(chunk, x, dz, panels, dw, plan):
+    def correlate(chunk, x, dz, dw, plan):
         """One chunk: one share of dw's tiles, summed over one part of the pixels.
 
         Block by block, so that x and dz stay in the cache while all tiles of the share read them; between the blocks
-        the tiles wait in dw, the part's own. Where many tiles read the same panel of dz, it is first copied to where
-        nothing lies between its rows (`packs`).
+        the tiles wait in dw, the part's own.
+
+        Where dw has many tiles (`packs`), this is a product: dw = x turned times dz, a sum over DEEP pixels at a time.
+        The panels of dz are packed for all tiles, a tile's taps of x for all panels.
         """
         pixels, taps, table = plan.pixels, plan.taps, plan.panels
         share, part = chunk // plan.parts, chunk % plan.parts
         tall, width = (plan.depth + height - 1) // height, columns * lanes(dw)
-        tiles = table.size // PANEL * tall
-        first_tile, end_tile = share * tiles // plan.shares, (share + 1) * tiles // plan.shares
+        panels = table.size // PANEL
+        first_tile, end_tile = share * tall * panels // plan.shares, (share + 1) * tall * panels // plan.shares
         units = plan.sheets * plan.blocks
         first, end = part * units // plan.parts, (part + 1) * units // plan.parts
+        if packs:
+            zs, xs = viewed(stack_array(np.uint8, DZ_BYTES), dw), viewed(stack_array(np.uint8, X_BYTES), dw)
+            deep = min(DEEP, zs.size // (panels * width))
         for unit in range(first, end):
             sheet, block = unit // plan.blocks, unit % plan.blocks
             image = sheet * plan.images // plan.sheets
             count = ((sheet + 1) * plan.images // plan.sheets - image) * plan.image_pixels
             p0, p1 = block * count // plan.blocks, (block + 1) * count // plan.blocks
-            for t in range(first_tile, end_tile):
-                panel, row = t // tall * PANEL, t % tall
-                k0, f0, valid = row * height, at(table, panel + Y), at(table, panel + COLUMNS)
-                source, z0, step = dz, (image * plan.image_pixels + p0) * plan.filters + f0, plan.filters
-                next_z = z0
-                if packs:
-                    packed = chunk * plan.block_pixels * width
-                    if t == first_tile or row == 0:
-                        pack_panel(dz, z0, 1, step, valid, p1 - p0, width, panels, packed)
-                    # The next panel to be copied: of the same pixels, or the first of the next block's. Its rows lie
-                    # too far apart for the hardware to see them coming; without this, a 1 x 1 convolution takes
-                    # 1.1 to 1.3 x as long.
-                    if t - row + tall < end_tile:
-                        next_z += at(table, panel + PANEL + Y) - f0
-                    else:
-                        next_z += (p1 - p0) * step + at(table, first_tile // tall * PANEL + Y) - f0
-                    next_z += min(row, columns - 1) * lanes(dw)
-                    source, z0, step = panels, packed, width
-                acc = tile_zeros(dw, height, columns)
-                # The pixel's place moves by differences: LLVM, which would see that it is pixels[p], would load it
-                # at the start of each step and all of x's numbers with it, and have no registers left for the sums.
-                place = image * plan.x_image + at(table, panel + X) + at(pixels, p0)
-                # While this tile is computed, x is fetched for the next.
-                next_x = at(taps, min(k0 + 2 * height, plan.depth) - 1)
-                for p in range(p0, p1):
-                    rolled()
-                    expect(x, place + next_x)
-                    if packs:
-                        expect(dz, next_z)
-                        next_z += plan.filters
-                    tile_outer_at(acc, x, place, taps, k0, source, z0)
-                    place += at(pixels, p + 1) - at(pixels, p)
-                    z0 += step
-                w0, rows = (part * plan.depth + k0) * plan.filters + f0, min(height, plan.depth - k0)
-                if unit > first:
-                    tile_add(acc, dw, w0, plan.filters, rows, valid)
-                tile_store(acc, dw, w0, plan.filters, rows, valid)
+            if packs:
+                for q in range(p0, p1, deep):
+                    depth, z0 = min(deep, p1 - q), (image * plan.image_pixels + q) * plan.filters
+                    for t in range(first_tile, min(end_tile, first_tile + panels)):
+                        panel = t % panels
+                        f0, valid = at(table, panel * PANEL + Y), at(table, panel * PANEL + COLUMNS)
+                        pack_panel(dz, z0 + f0, 1, plan.filters, valid, depth, width, zs, panel * deep * width)
+                    packed = -1
+                    for t in range(first_tile, end_tile):
+                        panel, k0 = t % panels, t // panels * height
+                        place = image * plan.x_image + at(table, panel * PANEL + X)
+                        if packed != place * tall + k0:
+                            packed = place * tall + k0
+                            pack_taps(x, place, pixels, q, depth, taps, k0, height, xs)
+                        acc = tile_zeros(dw, height, columns)
+                        for k in range(depth):
+                            tile_outer(acc, xs, k * height, 1, zs, (panel * deep + k) * width)
+                        w0 = (part * plan.depth + k0) * plan.filters + at(table, panel * PANEL + Y)
+                        rows, valid = min(height, plan.depth - k0), at(table, panel * PANEL + COLUMNS)
+                        if unit > first or q > p0:
+                            tile_add(acc, dw, w0, plan.filters, rows, valid)
+                        tile_store(acc, dw, w0, plan.filters, rows, valid)
+            else:
+                for t in range(first_tile, end_tile):
+                    panel, k0 = t // tall * PANEL, t % tall * height
+                    f0, valid = at(table, panel + Y), at(table, panel + COLUMNS)
+                    z0 = (image * plan.image_pixels + p0) * plan.filters + f0
+                    acc = tile_zeros(dw, height, columns)
+                    # The pixel's place moves by differences: LLVM, which would see that it is pixels[p], would load it
+                    # at the start of each step and all of x's numbers with it, and have no registers for the sums.
+                    place = image * plan.x_image + at(table, panel + X) + at(pixels, p0)
+                    # While this tile is computed, x is fetched for the next.
+                    next_x = at(taps, min(k0 + 2 * height, plan.depth) - 1)
+                    for p in range(p0, p1):
+                        rolled()
+                        expect(x, place + next_x)
+                        tile_outer_at(acc, x, place, taps, k0, dz, z0)
+                        place += at(pixels, p + 1) - at(pixels, p)
+                        z0 += plan.filters
+                    w0, rows = (part * plan.depth + k0) * plan.filters + f0, min(height, plan.depth - k0)
+                    if unit > first:
+                        tile_add(acc, dw, w0, plan.filters, rows, valid)
+                    tile_store(acc, dw, w0, plan.filters, rows, valid)
 
     return threaded(correlate)
 
@@ -239,8 +281,7 @@ def _weight_gradient(run, x, dz, dw, g):
         width = columns * simd.VECTOR_BYTES // x.itemsize
         work = 2 * plan.images * plan.image_pixels * plan.panels.size // PANEL * width * plan.depth
         chunks = plan.parts * plan.shares
-        panels = scratch("convolution.panels", chunks * plan.block_pixels * width, x.dtype)
-        run(correlation(plan.height, columns, plan.packs), chunks, work, flat, dz, panels, partial, plan)
+        run(correlation(plan.height, columns, plan.packs), chunks, work, flat, dz, partial, plan)
     if parts > 1:
         on_host(add_rows, partial, parts, total.size, total)
 

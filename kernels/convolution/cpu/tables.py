@@ -107,7 +107,7 @@ class Correlation(NamedTuple):
     taps: np.ndarray
     depth: int  # how many taps there are; the table is longer
     height: int  # taps of a tile
-    packs: bool  # the panels of dz are copied before the tiles read them
+    packs: bool  # x and dz are copied into panels before the tiles read them
     panels: np.ndarray  # of the same form as a product's
     filters: int
     x_image: int
@@ -115,7 +115,6 @@ class Correlation(NamedTuple):
     image_pixels: int
     sheets: int
     blocks: int
-    block_pixels: int  # at most
     parts: int  # partial sums over the pixels, each in chunks of its own
     shares: int  # chunks that a part's tiles are split into
 
@@ -280,7 +279,7 @@ def _spans(limits, grid):
 
 # Numbers in all partial sums of dw together, at most.
 PARTIAL = 1 << 20
-# Up to so many tiles over each other read a panel of dz where it is.
+# Up to so many tiles over each other read x and dz where they are.
 FEW = 2
 # Heights of the tiles of dw: 14, 13 for 64 taps and 9 for a 3 x 3 window on one channel; or 6, 5, 4.
 HEIGHTS = TILE_ROWS, TILE_ROWS - 1, TILE_ROWS * 2 // 3
@@ -306,7 +305,6 @@ def correlations(g, itemsize):
     # Parts of the same size.
     units = grid.sheets * grid.blocks
     parts = max(count for count in range(1, min(parts, units) + 1) if units % count == 0)
-    block_pixels = -(-(-(-g.N // grid.sheets) * pixels.size) // grid.blocks)
     height = tile_height(taps.size)
     table = np.pad(taps, (0, -taps.size % height)).astype(np.int64)
     found = []
@@ -318,7 +316,7 @@ def correlations(g, itemsize):
             packs = tall > FEW or bool((panels.reshape(-1, PANEL)[:, COLUMNS] < width).any())
             found.append((columns, Correlation(
                 _whole_sheet(pixels, x.size, grid), table, taps.size, height, packs, panels, g.F,
-                x.size, *grid, block_pixels, parts, min(tiles, -(-CHUNKS // (2 * parts))),
+                x.size, *grid, parts, min(tiles, -(-CHUNKS // (2 * parts))),
             )))  # fmt: skip
     return found
 

@@ -127,7 +127,7 @@ class Cut(NamedTuple):
 @lru_cache(maxsize=4096)
 def direct_cut(m, n, k, itemsize):
     """None where packing pays: where both operands' numbers are used often."""
-    if min(m, 2 * n) > 4 * ROWS and k > 128 and m * n * k > 100_000:
+    if min(m, 2 * n) > MANY and k > 128 and m * n * k > 100_000:
         return None
     width, parts, columns = COLUMNS * simd.VECTOR_BYTES // itemsize, 1, n
     if m <= TALL:
@@ -157,6 +157,8 @@ def gemm_direct(a, b, c, cut, bias, activation):
         add_parts(out, parts, m, n, flat, bias, code)
 
 
+# Rows, or columns twice, from which on packed panels are used often enough.
+MANY = max(48, 4 * ROWS)
 # Numbers of a transposed B that are packed chunk by chunk.
 SMALL = 1 << 16
 # Edge of B's matrices in a stack, at most: beyond, packing pays.

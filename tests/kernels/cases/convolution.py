@@ -8,7 +8,7 @@ from workspaces import rounded
 
 from handloom import kernels
 from handloom.kernels.convolution.cpu import few, winograd
-from handloom.kernels.convolution.cpu.tables import correlations, padding_of_dz
+from handloom.kernels.convolution.cpu.tables import padding_of_dz
 from handloom.kernels.simd import TILE_COLUMNS, VECTOR_BYTES
 
 FAST = ("im2col", "direct", "threaded")
@@ -36,14 +36,10 @@ def by_tiles(g, itemsize):
     """Numbers for y, dx and dw."""
     depth, filters, taps, vector = g.C // g.groups, g.F // g.groups, g.KH * g.KW, 64 // itemsize
     x, dz = with_zeros(g.N, g.H, g.W, g.C, g.padding), with_zeros(g.N, g.OH, g.OW, g.F, padding_of_dz(g))
-    panels = max(
-        plan.parts * plan.shares * plan.block_pixels * columns * VECTOR_BYTES // itemsize
-        for columns, plan in correlations(g, itemsize)
-    )
     return (
         x + taps * depth * g.groups * rounded(filters, vector),
         dz + taps * filters * g.groups * rounded(depth, vector),
-        x + min(16 * taps * depth * g.F, 1 << 19) + panels,
+        x + min(16 * taps * depth * g.F, 1 << 19),
     )
 
 
