@@ -53,8 +53,8 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     h0, c0 : (N, H), dtype as x: the state before the first step; None means zeros
     variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default); on a GPU stepwise, fused (the default)
 
-    Workspace: w and u in panels (not for the variant steps), 4H zeros for a missing b; and where nothing is saved,
-    N T (I + 6H) + N H numbers for inputs, gates and states. On a GPU u once more and the state twice, H rounded up to 4
+    Workspace: w and u in panels (not for the variant steps; where u has 1 MB, that of the product x W instead of w's), 4H
+    zeros for a missing b; and where nothing is saved, N T (I + 6H) + N H numbers for inputs, gates and states. On a GPU u once more and the state twice, H rounded up to 4
     (stepwise: 5 N H numbers), zeros for a missing h0 or c0; and where nothing is saved, 5 N T H + N H numbers.
 
     Returns
@@ -92,8 +92,9 @@ def lstm_backward(dy, saved, needs=None, *, dh=None, dc=None):
     Those of dy, dh and dc that are None count as zero; one must be given. A gradient is None where `needs`, six bools,
     says so, and for b, h0, c0 where that input was None.
 
-    Workspace: 4 N T H numbers for dz, 4H for each of at most 16 chunks of rows, dh and dc once more, Uᵀ and 128 rows of
-    dz in panels, and for dx that of the product dz Wᵀ (see matmul); where dw or du alone is wanted, the other one too.
+    Workspace: 4 N T H numbers for dz, 4H for each of at most 16 chunks of rows, dh and dc once more, Uᵀ in panels, and
+    that of the products dz Wᵀ for dx and [x h]ᵀ dz for dw and du (see matmul), the larger; where dw or du alone is
+    wanted, the other one too.
     Of the variant steps: all gradients, those that are not wanted too, dy where that is None, and 4H numbers. On a GPU
     4 N T H numbers for dz (stepwise: 4 N H more), a row of 4H for every 64 of dz, dh and dc once more, and the other of
     dw and du.

@@ -17,4 +17,4 @@ def product(variant: str, m: int, n: int, k: int, itemsize: int) -> int:
         return block
     parts = min(16, k * itemsize // 2048) * m * n * itemsize if m <= 112 and k * itemsize >= 4096 else 0
     turned = rounded(m, 32) * k * itemsize if m <= 64 else 0
-    return max(block, parts, turned) + (k * n * itemsize if k * n <= 4096 else 0)
+    return max(block, parts, turned)

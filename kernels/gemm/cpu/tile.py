@@ -82,6 +82,8 @@ def pack_panel(source, start, across, deep, available, depth, width, panel, p0):
 
 # Panels that `pack_panels` fills at a time: as many streams of stores as the first-level cache takes without conflicts.
 SIDE_BY_SIDE = 4
+# Rows that are asked for before they are read: too far apart for the hardware to see them coming.
+AHEAD = 8
 
 
 @jit(inner=True)
@@ -103,6 +105,8 @@ def pack_panels(source, start, across, deep, available, depth, width, panels, p0
             continue
         end = min(available, first + together)
         for k in range(depth):
+            for i in range(first, end, step):
+                expect(source, start + (k + AHEAD) * deep + i)
             for i in range(first, end, width):
                 for j in range(0, width, step):
                     place, target, left = start + k * deep + i + j, p0 + i * depth + k * width + j, width - j

@@ -38,8 +38,11 @@ def workspace(variant, x, w, u, b, h, c):
     if variant == "steps":
         return itemsize * forward, itemsize * (backward + x.size + 2 * columns + (state if x.ndim == 2 else 0))
     forward += rounded(columns, width) * (size + hidden)
-    backward += rows * columns + 16 * columns + columns * rounded(hidden, width) + 128 * rounded(columns, width)
-    return itemsize * forward, itemsize * backward + workspaces.product("threaded", rows, size, columns, itemsize)
+    backward += rows * columns + 16 * columns + columns * rounded(hidden, width)
+    products = (rows, size, columns), (size + hidden, columns, rows)
+    return itemsize * forward, itemsize * backward + max(
+        workspaces.product("threaded", *shape, itemsize) for shape in products
+    )
 
 
 def sequence(n, steps, inputs, hidden, bias=True, state="hc"):
@@ -77,6 +80,8 @@ CASES = [
     sequence(32, 4, 10, 64),
     sequence(131, 2, 3, 5),
     sequence(2, 1, 4, 6),
+    # A U of more than a megabyte, which threads share out by units.
+    sequence(5, 3, 7, 256),
     sequence(1, 1, 1, 1),
     sequence(3, 40, 2, 5),
     sequence(4, 5, 1, 20, bias=False),
