@@ -2,7 +2,8 @@
 
     handloom bench                    limits, the main cases, whole training steps; peers that are installed beside them
     handloom bench --only conv2d      a family, an operation, or one row by its name
-    handloom bench --full             all cases
+    handloom bench --full             more cases, and more samples of each
+    handloom bench --survey           all cases: grids of sizes, every convolution of two networks; over an hour
     handloom bench --json FILE        what was found, for --compare and `make tables`
     handloom bench --report DIR       a page to show: DIR/index.html
     handloom bench --compare FILE     what is slower or faster than there; exit status 1 where one is slower

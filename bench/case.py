@@ -5,7 +5,7 @@ own call, the reference's, and those of the peers that know the operation (peers
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib import import_module
 
@@ -50,7 +50,11 @@ class Work:
     tolerance: float | None = None
 
 
-@dataclass(frozen=True)
+# Sets of cases, each with those before it.
+EXTENTS = ("quick", "full", "survey")
+
+
+@dataclass(frozen=True, eq=False)
 class Case:
     """`make(dtype)` gives the work. A case with a ladder is timed in every variant that its operation has."""
 
@@ -60,6 +64,7 @@ class Case:
     case: str
     make: Callable[[np.dtype], Work]
     quick: bool = False
+    survey: bool = False  # one of very many, in a grid of sizes or among the layers of a network
     ladder: bool = False
     dtypes: tuple = ("float32", "float64")
 
@@ -67,6 +72,11 @@ class Case:
     def name(self) -> str:
         """What `--only` picks it by."""
         return "/".join(part for part in (self.op, self.way, self.case) if part)
+
+    @property
+    def extent(self) -> str:
+        """The smallest set that it is in."""
+        return "quick" if self.quick else "survey" if self.survey else "full"
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -118,6 +128,12 @@ def _reference(step: Pass):
         return first(getattr(module, step.op)(*step.arrays, **step.options))
     dys = (step.dy, 0.0, 0.0) if step.op == "lstm" else (step.dy,)  # nothing arrives at the last state
     return step._wanted(getattr(module, f"{step.op}_backward")(*dys, *step.arrays, **step.options))
+
+
+def more(cases: list[Case], survey) -> list[Case]:
+    """The cases, and those of the survey that are not among them, all by their names."""
+    names = {case.name for case in cases}
+    return cases + [replace(case, survey=True) for case in survey if case.name not in names]
 
 
 def first(result):

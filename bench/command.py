@@ -7,6 +7,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+# From so many cases on the summary goes by family, and names so many that are furthest behind.
+MANY, LAST = 100, 10
+
 
 def parser() -> argparse.ArgumentParser:
     from .peers import NAMES
@@ -22,8 +25,14 @@ def parser() -> argparse.ArgumentParser:
         help='a family ("gemm"), an operation ("conv2d"), the beginning of a row\'s name, or "limits"; may be repeated',
     )  # fmt: skip
     length = command.add_mutually_exclusive_group()
-    length.add_argument("--quick", action="store_true", help="the main cases, under two minutes (the default)")
-    length.add_argument("--full", action="store_true", help="all cases, and more samples of each")
+    for extent, text in (
+        ("quick", "the main cases, under two minutes (the default)"),
+        ("full", "more cases, and more samples of each"),
+        ("survey", "all cases, with few samples: sizes in grids, every convolution of two networks; over an hour"),
+    ):
+        length.add_argument(
+            f"--{extent}", dest="extent", action="store_const", const=extent, default="quick", help=text
+        )
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure")
     command.add_argument(
         "--peers", metavar="NAMES", help=f'"none", or some of {",".join(NAMES)} (default: what is installed)'
@@ -92,7 +101,7 @@ def _run(options, description, asked) -> tuple[dict, bool]:
     from .timing import FULL, QUICK
 
     only = [name for name in options.only if name != "limits"]
-    chosen = [] if options.only and not only else cases.select(only, options.full, options.dtype)
+    chosen = [] if options.only and not only else cases.select(only, options.extent, options.dtype)
     console = Console(highlight=False, soft_wrap=True)
     threads = description["threads"]
     console.print(_head(description))
@@ -100,7 +109,7 @@ def _run(options, description, asked) -> tuple[dict, bool]:
         print(f"OPENBLAS_CORETYPE={kernel} is set: NumPy may not run its best kernels", file=sys.stderr)
     quiet, measured = Quiet(threads), limits.measure(threads)
     console.print("\n".join(limits.lines(measured)))
-    suite = Suite(measured, threads, FULL if options.full else QUICK, options.dtype, asked)
+    suite = Suite(measured, threads, FULL if options.extent == "full" else QUICK, options.dtype, asked)
     suite.not_measured.append(f"GPU: {gpu.find().problem or 'there is one: handloom bench --device cuda'}")
     quiet.look()
     rows, complete = [], True
@@ -114,7 +123,12 @@ def _run(options, description, asked) -> tuple[dict, bool]:
                 rows += new
                 quiet.look()
                 progress.advance(bar)
-                progress.console.print("\n".join(_lines(new)))
+                if options.extent == "survey":
+                    new_family = len(rows) == len(new) or rows[-len(new) - 1].family != case.family
+                    lines = [f"[bold]{case.family}[/bold]"] * new_family + list(map(_line, new))
+                else:
+                    lines = _lines(new)
+                progress.console.print("\n".join(lines))
     except KeyboardInterrupt:
         complete = False
         console.print("interrupted: what follows is of the cases so far")
@@ -170,6 +184,17 @@ def _lines(rows):
         yield f"  [bold]{row.ratio:.2f}[/bold] x the best peer: {theirs}"
 
 
+def _line(row) -> str:
+    """A row of very many."""
+    name = f"  {row.name}" + ("" if row.default else f" {row.variant}")
+    if row.wrong:
+        return f"{name:<60} [red]WRONG[/red]: {row.wrong}"
+    theirs = {us: name for name, us in row.us.items() if name != "handloom"}
+    ratio = f"{row.ratio:>6.2f} x {theirs[min(theirs)]}" if row.default and theirs else ""
+    share = f"{100 * row.share:.0f} % of {row.limit}"
+    return f"{name:<60} {row.us['handloom']:>11,.1f} us  {share:<22} {ratio}".rstrip()
+
+
 def _quiet(quiet) -> str:
     spread = f"{100 * quiet.spread:.1f} %"
     if quiet.noisy:
@@ -178,19 +203,29 @@ def _quiet(quiet) -> str:
 
 
 def _summary(found):
-    """How many ahead, level and behind; and what is missing."""
-    from .measure import geometric_mean, verdict
-
-    ratios = [row["ratio"] for row in found["rows"] if row["default"] and row["ratio"]]
-    if ratios:
-        count = Counter(map(verdict, ratios))
-        yield (
-            f"against the best peer of each of {len(ratios)} cases: {count['ahead']} ahead by more than 5 %, "
-            f"{count['level']} level, {count['behind']} behind by more than 5 %; geometric mean "
-            f"{geometric_mean(ratios):.2f}"
-        )
+    """How many ahead, level and behind, of very many by family and with the last of all; and what is missing."""
+    judged = [row for row in found["rows"] if row["default"] and row["ratio"]]
+    if len(judged) > MANY:
+        families = dict.fromkeys(row["family"] for row in judged)
+        for family in families if len(families) > 1 else ():
+            yield f"{family}, {_how_many([row['ratio'] for row in judged if row['family'] == family])}"
+        yield "furthest behind:"
+        for row in sorted(judged, key=lambda row: row["ratio"])[:LAST]:
+            yield f"  {row['ratio']:.2f} x the best peer: {row['command']}"
+    if judged:
+        yield f"against the best peer of each, {_how_many([row['ratio'] for row in judged])}"
     for text in found["not measured"]:
         yield f"not measured: {text}"
+
+
+def _how_many(ratios) -> str:
+    from .measure import geometric_mean, verdict
+
+    count = Counter(map(verdict, ratios))
+    return (
+        f"{len(ratios)} cases: {count['ahead']} ahead by more than 5 %, {count['level']} level, "
+        f"{count['behind']} behind by more than 5 %; geometric mean {geometric_mean(ratios):.2f}"
+    )
 
 
 @contextlib.contextmanager

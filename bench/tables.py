@@ -1,19 +1,24 @@
 """The README's tables and docs/ladders/, made from stored results: `make tables` rewrites them, and a test compares.
 
 The README has the main cases, docs/ladders/README.md all of them. The other pages there are what the kernels' own file
-says of its rungs, and what was measured of each.
+says of its rungs, what each should gain (rungs.py) and does, and a picture of where it stands below the roofline.
 """
 
 import argparse
 import sys
 from collections import Counter
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from .. import kernels
+from . import cases as suite
 from .cases.convolution import PLAIN
 from .measure import OURS, geometric_mean, verdict
 from .results import load, write_whole
+from .rungs import RUNGS
 
 BEGIN, END = "<!-- tables: begin, by `make tables` -->", "<!-- tables: end -->"
 
@@ -44,16 +49,41 @@ def rewrite(text: str, results: dict) -> str:
 
 
 def ladders(results: dict) -> dict[str, str]:
-    """A page of all cases, and one for each operation with several rungs, by the name of its file."""
+    """A page of all cases, and one for each operation whose rungs the suite measures, by the name of its file."""
+    pages = {"README.md": "\n".join(_all(results)) + "\n"}
+    return pages | {f"{op}.md": "\n".join(_ladder(op, found, results)) + "\n" for op, found in _cases(results).items()}
+
+
+def pictures(results: dict) -> dict[str, str]:
+    """The rooflines of those pages, as SVG, where anything was measured."""
+    from .report import charts
+
+    found = {}
+    for op, cases in _cases(results).items():
+        columns = {name: [row for row in rungs.values() if row] for name, rungs in cases.items()}
+        if columns := {name: rows for name, rows in columns.items() if rows}:
+            found[f"{op}.svg"] = charts.standalone(charts.climb(columns, results["limits"]))
+    return found
+
+
+def _cases(results) -> dict[str, dict]:
+    """{operation: {case: {rung: its row, or None where it has no time}}} for the ladders of the suite.
+
+    A case that has one row alone was measured before it had a ladder.
+    """
     rows = {}
     for row in results["rows"]:
-        rows.setdefault(row["op"], {}).setdefault(row["name"], []).append(row)
-    pages = {"README.md": "\n".join(_all(results)) + "\n"}
-    for op, cases in rows.items():
-        found = {name: rungs for name, rungs in cases.items() if len(rungs) > 1}
-        if found:
-            pages[f"{op}.md"] = "\n".join(_ladder(op, found, results)) + "\n"
-    return pages
+        rows.setdefault(row["op"], {}).setdefault(row["name"], {})[row["variant"]] = row
+    found = {}
+    for case in suite.every():
+        if case.ladder:
+            found.setdefault(case.op, {})[case.name] = {}
+    for op, cases in found.items():
+        cases |= {name: rungs for name, rungs in rows.get(op, {}).items() if len(rungs) > 1}
+        for name, rungs in cases.items():
+            measured = {rung: row for rung, row in rungs.items() if not row["wrong"]}
+            cases[name] = {rung: measured.get(rung) for rung in kernels.VARIANTS[op]["cpu"]}
+    return found
 
 
 def _defaults(results):
@@ -118,8 +148,7 @@ def _all(results):
 
 
 def _links(results):
-    ladders_of = dict.fromkeys(row["op"] for row in results["rows"] if not row["default"])
-    return [f"[{op}]({op}.md)" for op in ladders_of]
+    return [f"[{op}]({op}.md)" for op in _cases(results)]
 
 
 def _measured(results) -> str:
@@ -139,19 +168,58 @@ def _ladder(op, cases, results):
     yield "<!-- written by `make tables` -->\n"
     yield f"From [{file}](../../{file}):\n"
     yield f"```text\n{module.__doc__.strip()}\n```\n"
+    rungs = kernels.VARIANTS[op]["cpu"]
+    lanes, threads = results["machine"]["vector bytes"] // 4, results["machine"]["threads"]
+    yield "| rung | source | its one idea | predicted gain over the rung above |"
+    yield "|---|---|---|---|"
+    for rung in rungs:
+        one = _rung(op, rung)
+        path, function = one.source.split(":")
+        source = f"[{path}](../../kernels/{path}), `{function}`"
+        why = one.why.format(lanes=lanes, threads=threads)
+        gain = f"{_gain(one.gain(lanes, threads))} ×: {why}" if one.gain else ""
+        yield f"| {rung} | {source} | {one.idea} | {gain} |"
+    yield (
+        "\nThe last column is arithmetic, for float32 and the machine below ([bench/rungs.py](../../bench/rungs.py)): "
+        "what the idea brings if nothing else stands in the way.\n"
+    )
     yield _measured(results)
-    for name, rungs in cases.items():
-        yield f"\n## {name}, {rungs[0]['dtype']}\n"
-        yield "| rung | µs | × the rung above | GFLOP/s | % of the limit |"
-        yield "|---|---|---|---|---|"
-        above = None
-        for row in rungs:
-            if not row["wrong"]:
-                us = row["us"][OURS]
-                gain = f"{above / us:.1f}" if above else ""
-                yield f"| {row['variant']} | {_us(us)} | {gain} | {row['gflops']:.1f} | {100 * row['share']:.1f} |"
-                above = us
-        yield f"\nPeers: {_peers(rungs[-1]) or 'none'}. Again: `{rungs[-1]['command']}`"
+    if any(row for found in cases.values() for row in found.values()):
+        yield f"\n![The rungs of {op} below the roofline of this machine]({op}.svg)"
+    for name, found in cases.items():
+        yield from _climb(op, name, found, results)
+
+
+def _climb(op, name, found, results):
+    """The rungs of one case."""
+    last = next((row for row in reversed(found.values()) if row), None)
+    dtype = last["dtype"] if last else "float32"
+    lanes, threads = results["machine"]["vector bytes"] // np.dtype(dtype).itemsize, results["machine"]["threads"]
+    yield f"\n## {name}, {dtype}\n"
+    yield "| rung | µs | predicted gain | measured gain | GFLOP/s | % of the limit |"
+    yield "|---|---|---|---|---|---|"
+    above = None
+    for rung, row in found.items():
+        expected = _rung(op, rung).gain
+        predicted = _gain(expected(lanes, threads)) if expected else ""
+        us = row["us"][OURS] if row else None
+        measured = f"{above / us:.1f}" if above and us else ""
+        figures = f"{row['gflops']:.1f} | {100 * row['share']:.1f}" if row else " | "
+        yield f"| {rung} | {_us(us) if us else 'not measured yet'} | {predicted} | {measured} | {figures} |"
+        above = us
+    again = last["command"] if last else f"handloom bench --only {name}"
+    yield f"\nPeers: {_peers(last) or 'none'}. Again: `{again}`" if last else f"\nTo measure: `{again}`"
+
+
+def _rung(op, rung):
+    """What rungs.py says of it."""
+    if rung not in RUNGS.get(op, ()):
+        raise ValueError(f"tables: nothing is said of the rung {rung!r} of {op}: add it to bench/rungs.py")
+    return RUNGS[op][rung]
+
+
+def _gain(times) -> str:
+    return f"{times:.0f}" if times >= 10 else f"{times:.1f}"
 
 
 def _us(us) -> str:
@@ -177,9 +245,11 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--file", type=Path, default=README, help="where the tables stand")
     command.add_argument("--ladders", type=Path, default=LADDERS, help="the folder of the ladders")
     options = command.parse_args(argv)
+    if find_spec("matplotlib") is None:
+        sys.exit("tables: the pictures need matplotlib: pip install 'handloom[plot]'")
     results = load(options.results)
     pages = {options.file: rewrite(options.file.read_text(encoding="utf-8"), results)}
-    pages |= {options.ladders / name: text for name, text in ladders(results).items()}
+    pages |= {options.ladders / name: text for name, text in (ladders(results) | pictures(results)).items()}
     for path, text in pages.items():
         write_whole(path, text)
         print(f"{path.name}: from {options.results.name}")

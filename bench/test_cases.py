@@ -10,7 +10,7 @@ from handloom.bench import cases, peers
 from handloom.bench.measure import TOLERANCES, differs
 
 DTYPE = "float32"
-QUICK = cases.select([], full=False, dtype=DTYPE)
+QUICK = cases.select([], "quick", DTYPE)
 
 
 def _of(case):

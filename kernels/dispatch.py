@@ -92,7 +92,7 @@ class Variants:
 
         >>> from handloom import kernels
         >>> kernels.VARIANTS["conv2d"].chosen("cpu")
-        ('threaded', 'the default: the last rung of the ladder')
+        ('winograd', 'the default: the last rung of the ladder')
         """
         ladder = self._ladder(device, variant)
         if variant is not None:

@@ -1,8 +1,9 @@
-"""Convolutions, three passes each."""
+"""Convolutions, three passes each: some of every kind, and in the survey the layers of two networks."""
 
 from functools import partial
 
-from ..case import Case, Pass, draw, size_of
+from ..case import Case, Pass, draw, more, size_of
+from .networks import INCEPTION_V3, OTHERS, RESNET_50
 
 WAYS = ("forward", "data-gradient", "weight-gradient")
 # (images, height = width, channels, filters, window)
@@ -17,12 +18,15 @@ PLAIN = (
 )
 
 
-def _conv2d(n, size, c, f, window, way, dtype, **options):
+def _conv2d(n, size, c, f, window, way, dtype, padding=(0, 0), **options):
+    """`padding`: zeros on either side, along the height and the width."""
     groups, dilation, strides = (options.get(name, 1) for name in ("groups", "dilation", "strides"))
-    x, w = draw((n, size, size, c), dtype), draw((window, window, c // groups, f), dtype, 1)
-    out = (size - (window - 1) * dilation - 1) // strides + 1
-    dy = draw((n, out, out, f), dtype, 2)
-    flops = 2 * dy.size * window * window * (c // groups)
+    x, w = draw((n, size, size, c), dtype), draw((*window, c // groups, f), dtype, 1)
+    out = [(size + 2 * zeros - (cells - 1) * dilation - 1) // strides + 1 for cells, zeros in zip(window, padding)]
+    dy = draw((n, *out, f), dtype, 2)
+    flops = 2 * dy.size * window[0] * window[1] * (c // groups)
+    if any(padding):
+        options["padding"] = tuple((zeros, zeros) for zeros in padding)
     if way == "forward":
         return Pass("conv2d", (x, w), options).work(flops, size_of(x, w, dy))
     wanted = 0 if way == "data-gradient" else 1
@@ -30,10 +34,12 @@ def _conv2d(n, size, c, f, window, way, dtype, **options):
     return Pass("conv2d", (x, w), options, dy, (wanted,), needs).work(flops, size_of(x, w, dy))
 
 
-def _cases(n, size, c, f, window, quick=False, ladder=False, **options):
-    name = f"{n}x{size}x{size}x{c}-{window}x{window}-{f}" + "".join(f"-{k}{v}" for k, v in options.items())
+def _cases(n, size, c, f, window, quick=False, ladder=False, padding=(0, 0), **options):
+    window = window if isinstance(window, tuple) else (window, window)
+    words = [f"{k}{v}" for k, v in options.items()] + (["pad" + "x".join(map(str, padding))] if any(padding) else [])
+    name = "-".join([f"{n}x{size}x{size}x{c}", "x".join(map(str, window)), f"{f}", *words])
     for way in WAYS:
-        make = partial(_conv2d, n, size, c, f, window, way, **options)
+        make = partial(_conv2d, n, size, c, f, window, way, padding=padding, **options)
         yield Case("convolution", "conv2d", way, name, make, quick=quick, ladder=ladder and way == "forward")
 
 
@@ -45,3 +51,12 @@ CASES = [
     *_cases(8, 60, 32, 32, 3, dilation=2),
     *_cases(8, 58, 64, 64, 3, groups=64),
 ]
+CASES = more(
+    CASES,
+    (
+        case
+        for n in (1, 8)
+        for size, c, f, window, padding, options in RESNET_50 + INCEPTION_V3 + OTHERS
+        for case in _cases(n, size, c, f, window, padding=padding, **options)
+    ),
+)

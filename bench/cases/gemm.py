@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from ...kernels import matmul
-from ..case import Case, Pass, draw, keeping, size_of
+from ..case import Case, Pass, draw, keeping, more, size_of
 
 
 def _matmul(batch, m, n, k, turned, dtype):
@@ -57,3 +57,12 @@ CASES = [
         for way in ("forward", "backward")
     ),
 ]
+SQUARES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000, 1023, 1024, 1025, 2048, 4096)
+CASES = more(
+    CASES,
+    [
+        *(_product(size, size, size) for size in SQUARES),
+        _product(32, 128, 5408),
+        *(_product(size, size, size, turned=turned) for size in (512, 1000) for turned in ("nn", "tn", "nt", "tt")),
+    ],
+)

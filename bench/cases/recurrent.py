@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from ..case import Case, Pass, draw, size_of
+from ..case import Case, Pass, draw, more, size_of
 
 
 def _lstm(n, steps, inputs, hidden, way, dtype):
@@ -31,3 +31,15 @@ CASES = [
     *_cases(32, 50, 256, 256),
     *_cases(32, 50, 512, 1024),
 ]
+LONG, MANY = 500, 8192  # steps, and the units of a batch from which so many are left out
+CASES = more(
+    CASES,
+    (
+        case
+        for inputs, hidden in ((64, 64), (100, 64), (256, 256), (512, 1024))
+        for n in (1, 32, 128)
+        for steps in (1, 50, LONG)
+        if steps < LONG or n * hidden <= MANY
+        for case in _cases(n, steps, inputs, hidden)
+    ),
+)

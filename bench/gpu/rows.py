@@ -26,7 +26,7 @@ def run(options) -> tuple[dict, bool]:
     if gpu.simulated():
         raise ValueError("bench: --device cuda: this is Numba's simulator, where times mean nothing: use a GPU")
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    arguments = [] if options.full else ["--quick"]
+    arguments = ["--quick"] if options.extent == "quick" else []
     for text in _beginnings(options.only):
         arguments += ["--match", text]
     found, messages, complete = [], [], True

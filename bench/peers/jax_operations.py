@@ -44,19 +44,22 @@ def _functions(jax):
             numpy.swapaxes(a, -1, -2) if transpose_a else a, numpy.swapaxes(b, -1, -2) if transpose_b else b
         )
 
-    def conv2d(x, w, strides=1, dilation=1, groups=1):
+    def conv2d(x, w, strides=1, dilation=1, groups=1, padding="VALID"):
         return lax.conv_general_dilated(
-            x, w, (strides, strides), "VALID", rhs_dilation=(dilation, dilation), feature_group_count=groups,
+            x, w, (strides, strides), padding, rhs_dilation=(dilation, dilation), feature_group_count=groups,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )  # fmt: skip
 
-    def max_pool2d(x, pool_size, strides):
+    def max_pool2d(x, pool_size, strides, padding):
         window, steps = (1, pool_size, pool_size, 1), (1, strides, strides, 1)
-        return lax.reduce_window(x, -numpy.inf, lax.max, window, steps, "VALID")
+        return lax.reduce_window(x, -numpy.inf, lax.max, window, steps, padding.upper())
 
-    def avg_pool2d(x, pool_size, strides):
-        window, steps = (1, pool_size, pool_size, 1), (1, strides, strides, 1)
-        return lax.reduce_window(x, 0.0, lax.add, window, steps, "VALID") / pool_size**2
+    def avg_pool2d(x, pool_size, strides, padding):
+        def sums(x):
+            window, steps = (1, pool_size, pool_size, 1), (1, strides, strides, 1)
+            return lax.reduce_window(x, 0.0, lax.add, window, steps, padding.upper())
+
+        return sums(x) / (pool_size**2 if padding == "valid" else sums(numpy.ones((1, *x.shape[1:3], 1), x.dtype)))
 
     def dense(x, w, b, activation):
         return nn.relu(x @ w + b)

@@ -66,23 +66,28 @@ def _images(torch, step, memory_format) -> Candidate:
     x = tensor(x)
     if step.op == "conv2d":
         return _conv2d(torch, step, x, tensor(w[0], (3, 2, 0, 1)), step.wrt and tensor(step.dy), read)
-    pool = torch.nn.functional.max_pool2d if step.op == "max_pool2d" else torch.nn.functional.avg_pool2d
-    window, strides = step.options["pool_size"], step.options["strides"]
+    of, (window, strides, padding) = torch.nn.functional, step.options.values()
+    around = window // 2 if padding == "same" else 0  # odd windows of stride 1
+    if step.op == "max_pool2d":
+        pool = partial(of.max_pool2d, kernel_size=window, stride=strides, padding=around)
+    else:
+        pool = partial(of.avg_pool2d, kernel_size=window, stride=strides, padding=around, count_include_pad=False)
     if not step.wrt:
-        return keeping(lambda: pool(x, window, strides), read)
-    y, dy = pool(x.requires_grad_(), window, strides), tensor(step.dy)
+        return keeping(lambda: pool(x), read)
+    y, dy = pool(x.requires_grad_()), tensor(step.dy)
     return keeping(lambda: torch.autograd.grad(y, x, dy, retain_graph=True), lambda found: (read(found[0]),))
 
 
 def _conv2d(torch, step, x, w, dy, read):
     strides, dilation, groups = (step.options.get(name, 1) for name in ("strides", "dilation", "groups"))
+    zeros = [before for before, after in step.options.get("padding", ((0, 0), (0, 0)))]  # as many after as before
     if not step.wrt:
-        return keeping(lambda: torch.nn.functional.conv2d(x, w, None, strides, 0, dilation, groups), read)
+        return keeping(lambda: torch.nn.functional.conv2d(x, w, None, strides, zeros, dilation, groups), read)
     which = step.wrt[0]
     wanted = [which == 0, which == 1, False]
 
     def backward():
-        fixed = (None, [strides] * 2, [0, 0], [dilation] * 2, False, [0, 0], groups)
+        fixed = (None, [strides] * 2, zeros, [dilation] * 2, False, [0, 0], groups)
         return torch.ops.aten.convolution_backward(dy, x, w, *fixed, wanted)[which]
 
     return keeping(backward, (lambda dx: (read(dx),)) if which == 0 else (lambda dw: (dw.permute(2, 3, 1, 0).numpy(),)))
@@ -144,4 +149,8 @@ def random(op: str, x) -> dict:
     tensor = torch.from_numpy(x)
     if op == "dropout":
         return {"torch": Candidate(lambda: torch.nn.functional.dropout(tensor, 0.25), None)}
+    if op == "dropout_backward":
+        y = torch.nn.functional.dropout(tensor.requires_grad_(), 0.25)
+        dy = tensor.detach()
+        return {"torch": Candidate(lambda: torch.autograd.grad(y, tensor, dy, retain_graph=True), None)}
     return {"torch": Candidate(lambda: torch.rand(x.size, dtype=tensor.dtype), None)}

@@ -82,6 +82,19 @@ def inline(text: str, prefix: str, label: str) -> str:
     return re.sub(r"<[^>]*>", lambda tag: _own(tag[0], prefix), f'{head} role="img" aria-label="{label}">{rest}')
 
 
+# Of a picture that stands alone, on a page that is light or dark and does not say which.
+ALONE = {INK: "#7d7d76", FAINT: "#8d8d86", BASE: "none", COLOURS[OURS]: "#d9622b"}
+
+
+def standalone(text: str) -> str:
+    """The SVG as a file of its own: with colours that can be read on black and on white, and titles."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(rf'<g id="{TITLE}([^"]*)">', r"<g><title>\1</title>", text)
+    for colour, shown in ALONE.items():
+        text = text.replace(colour, shown)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
 def _own(tag, prefix):
     """A tag with the colours and ids that it has on the page; text between tags stays as it is."""
     for colour, name in VARIABLES.items():
@@ -207,6 +220,56 @@ def roofline(rows, limits, wide=False):
     if wide:
         _name_points(axes, rows, y, dots, taken)
     return figure
+
+
+@_drawn
+def climb(columns, limits):
+    """The rungs of one operation, a column of points for each case, joined upwards, below the measured limits."""
+    figure, axes = _figure(4.4, 6.4)
+    rows = [row for rungs in columns.values() for row in rungs]
+    x, y = [row["flops"] / row["bytes"] for row in rows], [row["gflops"] for row in rows]
+    peaks, bandwidths = ceilings(limits, {row["dtype"] for row in rows})
+    peak = max(peaks.values(), default=max(y))
+    low, high, floor = min(*x, 0.4) / 3, max(*x, 30) * 6, min(y) / 3
+    for bandwidth in bandwidths.values():
+        knee = min(high, peak / bandwidth)
+        axes.plot([low, knee], [low * bandwidth, knee * bandwidth], color=FAINT, linewidth=1)
+    for name, value in peaks.items():
+        axes.plot([low, high], [value, value], color=INK, linewidth=1.2)
+        axes.annotate(f"{name} {value:,.0f} GFLOP/s", (high, value), (0, 4), textcoords="offset points", ha="right")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, high)
+    axes.set_ylim(floor, peak * 2)
+    for number, (name, rungs) in enumerate(sorted(columns.items(), key=lambda one: x[rows.index(one[1][0])])):
+        _column(axes, name, rungs, "osD^v"[number % 5], left=len(columns) > 1 and number == 0)
+    for axis, least, most in ((axes.xaxis, low, high), (axes.yaxis, floor, peak * 2)):
+        _plain(axis, [10.0**n for n in range(math.ceil(math.log10(least)), math.floor(math.log10(most)) + 1)])
+    axes.set_xlabel("operations a byte")
+    axes.set_ylabel("GFLOP/s")
+    axes.grid()
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False, handletextpad=0.3)
+    figure.draw_without_rendering()
+    dots = axes.transData.transform(np.stack([x, y], 1)) / figure.dpi * 72
+    _name_slopes(axes, bandwidths, low, floor, peak, [(a - 30, b - 6, a + 30, b + 6) for a, b in dots])
+    return figure
+
+
+def _column(axes, name, rungs, marker, left):
+    """The rungs of one case; names that would cover each other are moved up."""
+    at = rungs[0]["flops"] / rungs[0]["bytes"]
+    axes.plot([at] * len(rungs), [row["gflops"] for row in rungs], color=COLOURS[OURS], linewidth=0.8, alpha=0.6)
+    axes.plot([], [], marker, color=COLOURS[OURS], markersize=5, label=name)
+    points_a_decade = 72 * 3.3 / math.log10(axes.get_ylim()[1] / axes.get_ylim()[0])
+    below = -math.inf
+    for row in sorted(rungs, key=lambda row: row["gflops"]):
+        (point,) = axes.plot(at, row["gflops"], marker, color=COLOURS[OURS], markersize=5)
+        point.set_gid(f"{TITLE}{name}, {row['variant']}: {row['gflops']:.3g} GFLOP/s, {at:.3g} operations a byte")
+        height = math.log10(row["gflops"]) * points_a_decade
+        below = max(height, below + 9)
+        text, side = f"{row['variant']} {row['gflops']:,.3g}", "right" if left else "left"
+        axes.annotate(text, (at, row["gflops"]), (-7 if left else 7, below - height - 3), fontsize=8, ha=side,
+                      textcoords="offset points")  # fmt: skip
 
 
 def ceilings(limits: dict, dtypes: set) -> tuple[dict, dict]:

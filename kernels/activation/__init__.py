@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import checks
 from ..arrays import contiguous, namespace
-from ..dispatch import Variants, device_of
+from ..dispatch import Variants, backend, device_of
 
 _ELEMENTWISE = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "gelu_tanh")
 # Each pass's launchers. Elementwise functions are bound by memory in their simplest form and have no ladder on a GPU.
@@ -37,7 +37,12 @@ _KERNELS = {
 }
 _KERNELS |= {
     f"{op}{backward}": Variants(
-        op, __name__, cpu={"simd": f"cpu:{op}{backward}"},
+        op, __name__,
+        cpu={
+            "naive": f"cpu:{op}{backward}_naive",
+            "simd": f"cpu:{op}{backward}_simd",
+            "threaded": f"cpu:{op}{backward}",
+        },
         cuda={
             "three-pass": f"cuda:{op}_three_pass{backward}",
             "online": f"cuda:{op}_online{backward}",
@@ -260,7 +265,7 @@ def softmax(x, axis=-1, *, variant=None):
     """y_j = exp(x_j - m) / sum over k of exp(x_k - m) along an axis, m being the largest x_k.
 
     x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
-    variant : simd on a CPU; on a GPU three-pass, online, warp-per-row (the default)
+    variant : naive, simd, threaded (the default) on a CPU; on a GPU three-pass, online, warp-per-row (the default)
     Raises ValueError for an axis that x does not have, and for an unknown variant.  Saved for backward: y.
     dx = y (dy - sum over k of dy_k y_k).
 
@@ -270,6 +275,10 @@ def softmax(x, axis=-1, *, variant=None):
     array([[0.5, 0.5],
            [0. , 1. ]])
     """
+    if type(x) is np.ndarray and variant is None:
+        y = backend(__name__, "cpu").softmax_at_once(x, axis)
+        if y is not None:
+            return y
     return _softmax("softmax", x, axis, variant)
 
 
@@ -288,7 +297,7 @@ def log_softmax(x, axis=-1, *, variant=None):
     """y_j = (x_j - m) - log(sum over k of exp(x_k - m)) along an axis, m being the largest x_k.
 
     x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
-    variant : simd on a CPU; on a GPU three-pass, online, warp-per-row (the default)
+    variant : naive, simd, threaded (the default) on a CPU; on a GPU three-pass, online, warp-per-row (the default)
     Raises ValueError for an axis that x does not have, and for an unknown variant.  Saved for backward: y.
     dx = dy - exp(y) sum over k of dy_k.
 

@@ -4,14 +4,38 @@ Elementwise functions and their derivatives are one line of vector arithmetic ea
 them: a loop over whole vectors, the last one masked. They are bound by memory (relu) or by about twenty instructions a
 vector (those with an exponential).
 
-Softmax takes three passes over a row while it is in the cache: the maximum; exponentials and their sum; the quotient.
+Softmax and its logarithm take three passes over a row: the maximum; exponentials and their sum; the quotient.
+
+    naive     the passes of the definition, one number at a time, each exponential a call of the library
+    simd      the same passes on whole vectors, the exponential a polynomial in registers
+    threaded  the same, some rows at a time, over several threads
 """
 
 import math
 
+import numpy as np
+
+from .. import threads
 from ..jit import jit
+from ..recording import on_host
 from ..rows import row_dot, row_exp, row_highest, row_sum, rows_of_a_chunk
-from ..simd import constant, fma, lanes, select, vabs, vcopysign, vfill, vload_part, vscale, vstore_part
+from ..simd import (
+    constant,
+    first_lanes,
+    fma,
+    lanes,
+    select,
+    vabs,
+    vcopysign,
+    vfill,
+    vhighest,
+    vload_part,
+    vmax,
+    vscale,
+    vstore,
+    vstore_part,
+    vsum,
+)
 from ..threads import threaded
 from ..vecmath import (
     clamp,
@@ -214,13 +238,108 @@ gelu, gelu_backward = elementwise(_gelu, _gelu_slope, 40)
 gelu_tanh, gelu_tanh_backward = elementwise(_gelu_tanh, _gelu_tanh_slope, 40)
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Softmax: one chunk is `group` rows
+# Softmax, naive: arrays (rows, width)
+
+
+@jit
+def softmax_row_by_row(x, y):
+    for row in range(len(x)):
+        highest, total = x[row, 0], x.dtype.type(0)
+        for j in range(x.shape[1]):
+            highest = max(highest, x[row, j])
+        for j in range(x.shape[1]):
+            y[row, j] = math.exp(x[row, j] - highest)
+            total += y[row, j]
+        for j in range(x.shape[1]):
+            y[row, j] /= total
+
+
+@jit
+def softmax_row_by_row_backward(dy, y, dx):
+    for row in range(len(dy)):
+        mean = dy.dtype.type(0)
+        for j in range(dy.shape[1]):
+            mean += dy[row, j] * y[row, j]
+        for j in range(dy.shape[1]):
+            dx[row, j] = y[row, j] * (dy[row, j] - mean)
+
+
+@jit
+def log_softmax_row_by_row(x, y):
+    for row in range(len(x)):
+        highest, total = x[row, 0], x.dtype.type(0)
+        for j in range(x.shape[1]):
+            highest = max(highest, x[row, j])
+        for j in range(x.shape[1]):
+            y[row, j] = x[row, j] - highest  # kept: x - (highest + logarithm) would hide a small logarithm
+            total += math.exp(y[row, j])
+        log_sum = math.log(total)
+        for j in range(x.shape[1]):
+            y[row, j] -= log_sum
+
+
+@jit
+def log_softmax_row_by_row_backward(dy, y, dx):
+    for row in range(len(dy)):
+        total = dy.dtype.type(0)
+        for j in range(dy.shape[1]):
+            total += dy[row, j]
+        for j in range(dy.shape[1]):
+            dx[row, j] = dy[row, j] - math.exp(y[row, j]) * total
+
+
+def _row_by_row(kernel):
+    def launch(*arrays):
+        """Arrays (..., width), the output last."""
+        if arrays[0].size:
+            on_host(kernel, *[array.reshape(-1, array.shape[-1]) for array in arrays])
+
+    return launch
+
+
+softmax_naive, softmax_backward_naive = map(_row_by_row, (softmax_row_by_row, softmax_row_by_row_backward))
+log_softmax_naive = _row_by_row(log_softmax_row_by_row)
+log_softmax_backward_naive = _row_by_row(log_softmax_row_by_row_backward)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Softmax, simd and threaded: one chunk is `group` rows
+
+
+@jit(inline=True)
+def put(y, index, value, left, limit):
+    """The first `left` lanes to y[index:]; more up to `limit`, which later rows of the chunk write over.
+
+    Processors with AVX2 take 12 cycles and more for a store with a mask, which is much for a row of ten numbers.
+    """
+    if index + lanes(y) <= limit:
+        vstore(y, index, value)
+    else:
+        vstore_part(y, index, value, left)
+
+
+@jit(inline=True)
+def softmax_in_registers(x, y, start, width, limit):
+    """A row of up to two vectors: nothing is stored but the result."""
+    step = lanes(x)
+    here, there = first_lanes(x, width), first_lanes(x, width - step)
+    a = select(here, vload_part(x, start, width), -math.inf)
+    b = select(there, vload_part(x, start + step, width - step), -math.inf)
+    highest = vhighest(vmax(a, b))
+    a, b = vexp(a - highest), vexp(b - highest)
+    factor = 1.0 / vfill(x, vsum(select(here, a, 0.0) + select(there, b, 0.0)))
+    put(y, start, a * factor, width, limit)
+    if width > step:
+        put(y, start + step, b * factor, width - step, limit)
 
 
 @jit
 def softmax_rows(chunk, x, y, rows, width, group):
-    step = lanes(x)
-    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
+    step, last = lanes(x), min(rows, (chunk + 1) * group)
+    if width <= 2 * step:
+        for row in range(chunk * group, last):
+            softmax_in_registers(x, y, row * width, width, last * width)
+        return
+    for row in range(chunk * group, last):
         start, end = row * width, (row + 1) * width
         factor = 1.0 / vfill(x, row_exp(x, y, start, end, row_highest(x, start, end)))
         for j in range(start, end, step):
@@ -230,12 +349,12 @@ def softmax_rows(chunk, x, y, rows, width, group):
 @jit
 def softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
     """dx = y (dy - sum of dy y)"""
-    step = lanes(dy)
-    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
+    step, last = lanes(dy), min(rows, (chunk + 1) * group)
+    for row in range(chunk * group, last):
         start, end = row * width, (row + 1) * width
         mean = row_dot(dy, y, start, end)
         for j in range(start, end, step):
-            vstore_part(dx, j, vload_part(y, j, end - j) * (vload_part(dy, j, end - j) - mean), end - j)
+            put(dx, j, vload_part(y, j, end - j) * (vload_part(dy, j, end - j) - mean), end - j, last * width)
 
 
 @jit
@@ -263,10 +382,18 @@ def log_softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
 
 
 def _over_rows(kernel):
+    """Two launchers: one chunk after another, and over several threads."""
     run = threaded(kernel)
 
-    def launch(*arrays):
+    def launch_in_turn(*arrays):
         """Arrays (..., width), the output last."""
+        size = arrays[0].size
+        if size:
+            width = arrays[0].shape[-1]
+            rows, group = size // width, rows_of_a_chunk(width)
+            run.in_turn(-(-rows // group), *[array.ravel() for array in arrays], rows, width, group)
+
+    def launch(*arrays):
         size = arrays[0].size
         if size:
             width = arrays[0].shape[-1]
@@ -274,8 +401,32 @@ def _over_rows(kernel):
             run(-(-rows // group), 24 * size, *[array.ravel() for array in arrays], rows, width, group)
 
     launch.kernel = kernel
-    return launch
+    return launch_in_turn, launch
 
 
-softmax, softmax_backward = _over_rows(softmax_rows), _over_rows(softmax_rows_backward)
-log_softmax, log_softmax_backward = _over_rows(log_softmax_rows), _over_rows(log_softmax_rows_backward)
+softmax_simd, softmax = _over_rows(softmax_rows)
+
+# Numbers up to which the checks and the launch take longer than the softmax.
+AT_ONCE = 4096
+_FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+
+
+@jit
+def small_softmax(x, y, width):
+    softmax_rows(0, x, y, x.size // width, width, x.size)
+
+
+def softmax_at_once(x, axis):
+    """The softmax by the shortest way; None where x is not small, or something about it not plain."""
+    if x.dtype not in _FLOATS or not 0 < x.size <= AT_ONCE or not x.flags.c_contiguous or threads.recorder is not None:
+        return None
+    if axis != -1 or not x.ndim:
+        return None
+    y = np.empty(x.shape, x.dtype)
+    small_softmax(x.ravel(), y.ravel(), x.shape[-1])
+    return y
+
+
+softmax_backward_simd, softmax_backward = _over_rows(softmax_rows_backward)
+log_softmax_simd, log_softmax = _over_rows(log_softmax_rows)
+log_softmax_backward_simd, log_softmax_backward = _over_rows(log_softmax_rows_backward)

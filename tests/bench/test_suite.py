@@ -14,7 +14,7 @@ import pytest
 from handloom import bench, kernels
 from handloom.bench import cases, measure, peers, timing
 from handloom.bench.case import Candidate, Case, Work
-from handloom.bench.cases import programs
+from handloom.bench.cases import convolution, networks, programs
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {
@@ -31,7 +31,7 @@ def suite(dtype="float32", asked=()):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_family_agrees_with_its_reference_and_gets_all_figures(dtype, toy):
     assert {case.family for case in toy} == {case.family for case in REAL} - {"programs"}
-    for case in cases.select([], False, dtype):
+    for case in cases.select([], "quick", dtype):
         rows = suite(dtype).rows(case)
         assert [row.variant for row in rows] == list(case.variants) and [row.default for row in rows][-1]
         for row in rows:
@@ -54,9 +54,52 @@ def test_names_are_unique_and_every_command_finds_its_row_again():
         words = shlex.split(row.command)
         options = bench.command.parser().parse_args(words[2:])
         assert words[:2] == ["handloom", "bench"] and options.threads == 1
-        assert cases.select(options.only, options.full) == [case]
-    assert cases.select(["conv2d", "gemm"], False) == [case for case in REAL if case.quick and case.op in CONV_AND_GEMM]
+        assert cases.select(options.only, options.extent) == [case]
+    assert cases.select(["conv2d", "gemm"]) == [case for case in REAL if case.quick and case.op in CONV_AND_GEMM]
     assert sum(case.quick for case in REAL) < 40  # it promises two minutes
+
+
+def test_quick_is_a_part_of_full_and_full_of_the_survey():
+    quick, full, survey = (cases.select([], extent) for extent in ("quick", "full", "survey"))
+    assert set(quick) < set(full) < set(survey) and survey == REAL
+    assert {case.extent for case in quick} == {"quick"} and {case.extent for case in full} == {"quick", "full"}
+    for text in ("matmul/32x32x32", "dropout/backward", "conv2d/forward/1x7x7x512-3x3-512-pad1x1"):  # in no smaller one
+        assert {case.extent for case in cases.select([text])} == {"survey"}
+    assert [case.name for case in cases.select(["matmul/48x48x48", "relu/forward"])] == [
+        "matmul/48x48x48", "relu/forward/16777216",
+    ]  # fmt: skip
+    options = bench.command.parser().parse_args
+    assert [options(given).extent for given in ([], ["--quick"], ["--full"], ["--survey"])] == [
+        "quick", "quick", "full", "survey",
+    ]  # fmt: skip
+
+
+def small(layer):
+    """A layer of a network with few channels, of an image that its window just fits into, as even or odd as it was."""
+    size, c, f, window, padding, options = layer
+    groups = options.get("groups", 1)
+    size = max(window) * options.get("dilation", 1) + 2 + size % 2
+    if groups > 1:
+        c, f, options = 4, 4, {**options, "groups": 4 if groups == c else 2}
+    else:
+        c, f = min(c, 5), 7
+    return size, c, f, window, padding, tuple(options.items())
+
+
+def test_every_kind_of_layer_of_the_survey_agrees_with_its_reference_when_it_is_small():
+    kinds = dict.fromkeys(map(small, networks.RESNET_50 + networks.INCEPTION_V3 + networks.OTHERS))
+    assert len(kinds) >= 20
+    for size, c, f, window, padding, options in kinds:
+        for case in convolution._cases(2, size, c, f, window, padding=padding, **dict(options)):
+            (row,) = suite().rows(case)
+            assert row.wrong is None and row.us["handloom"] > 0, row
+
+
+def test_what_leaves_a_layer_of_resnet_enters_another():
+    leaving = {(56, 64)}  # from the first pooling
+    for size, _, f, window, padding, options in networks.RESNET_50:
+        leaving.add(((size + 2 * padding[0] - window[0]) // options.get("strides", 1) + 1, f))
+    assert {(size, c) for size, c, *_ in networks.RESNET_50[1:]} <= leaving and (7, 2048) in leaving
 
 
 def test_flops_and_bytes_are_the_algorithms():
@@ -71,6 +114,15 @@ EXPECTED = {
         32 * 13 * 13 * 32 * 4,
         4 * (32 * 26 * 26 * 32 + 32 * 13 * 13 * 32) + 32 * 13 * 13 * 32,
     ),
+    "conv2d/forward/1x224x224x3-7x7-64-strides2-pad3x3": (
+        2 * 112 * 112 * 64 * 7 * 7 * 3,
+        4 * (224 * 224 * 3 + 7 * 7 * 3 * 64 + 112 * 112 * 64),
+    ),
+    "conv2d/weight-gradient/1x17x17x128-1x7-192-pad0x3": (
+        2 * 17 * 17 * 192 * 7 * 128,
+        4 * (17 * 17 * (128 + 192) + 7 * 128 * 192),
+    ),
+    "avg_pool2d/forward/2x28x28x32-3x3-strides1-same": (2 * 28 * 28 * 32 * 9, 4 * 2 * 2 * 28 * 28 * 32),
     "softmax/forward/32x10": (5 * 320, 4 * 640),
     "adam_update/7000": (12 * 7000, 4 * 7 * 7000),
 }
@@ -185,6 +237,24 @@ def test_a_wrong_result_is_printed_and_is_the_exit_status(toy, monkeypatch, caps
     assert "WRONG: differs by" in capsys.readouterr().out
 
 
+def test_a_survey_takes_a_line_a_row_and_a_summary_by_family(toy, monkeypatch, capsys):
+    monkeypatch.setattr(bench.command, "MANY", 0)
+    command = ["--survey", "--only", "matmul", "--only", "softmax/forward", "--peers", "numpy,jax", "--threads", "1"]
+    assert bench.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = lines.index("gemm")
+    rungs = list(kernels.VARIANTS["matmul"]["cpu"])
+    assert [line.split()[:2] for line in lines[first + 1 : first + len(rungs)]] == [
+        ["matmul/17x19x23", rung] for rung in rungs[:-1]
+    ]
+    row = lines[first + len(rungs)]
+    assert row.startswith("  matmul/17x19x23  ") and " us  " in row and "% of " in row and " x numpy" in row
+    assert lines[first + len(rungs) + 2] == "activation" and "softmax/forward/5x7" in "".join(lines[first:])
+    behind = lines.index("furthest behind:")
+    assert "x the best peer: handloom bench --only matmul/" in lines[behind + 1]
+    assert any(line.startswith("against the best peer of each, ") for line in lines[behind:])
+
+
 def test_ctrl_c_keeps_the_results_so_far(toy, tmp_path, monkeypatch, capsys):
     rows_of = measure.Suite.rows
 
@@ -248,6 +318,6 @@ def test_the_cases_run_under_pytest_benchmark(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
     assert all(one["stats"]["median"] > 0 for one in found)
     assert {one["group"] for one in found} == {"softmax/backward/1024x1000", "adam_update/700000"}
-    assert {"softmax/backward/1024x1000-simd", "adam_update/700000-default"} <= {
+    assert {"softmax/backward/1024x1000-threaded", "adam_update/700000-default"} <= {
         one["name"].partition("[")[2].rstrip("]") for one in found
     }
