@@ -96,8 +96,12 @@ RUNGS = {
         ),
     },
     "lstm": {
-        "steps": Rung("recurrent/cpu/steps.py:forward_in_steps", "the definition: a dot product for each gate, row and step"),
-        "fused": Rung("recurrent/cpu/fused.py:kernels_of", _FUSED, _WAITS, lambda lanes, threads: 4 * 2 * lanes * threads),
+        "steps": Rung(
+            "recurrent/cpu/steps.py:forward_in_steps", "the definition: a dot product for each gate, row and step"
+        ),
+        "fused": Rung(
+            "recurrent/cpu/fused.py:kernels_of", _FUSED, _WAITS, lambda lanes, threads: 4 * 2 * lanes * threads
+        ),
     },
     "softmax": {
         "naive": Rung("activation/cpu.py:softmax_row_by_row", "the definition: maximum, exponentials, sum, quotient"),

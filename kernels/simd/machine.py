@@ -24,6 +24,7 @@ HAS_FMA = bool(FEATURES & {"fma", "avx512f", "neon", "fp-armv8"})
 FREE_MASKS = "avx512f" in FEATURES
 
 # The register tile of a matrix product: ROWS x COLUMNS accumulators, plus COLUMNS vectors of B and one of A, fill the
-# register file (32 registers with AVX-512 and NEON, 16 with AVX2 and SSE).
-TILE_ROWS = 14 if FEATURES & {"avx512f", "neon"} else 6
+# register file: 32 registers with AVX-512 and NEON, 16 with AVX2 and SSE. (NEON takes the multiplier of a multiply-add
+# from a register too: 14 x 2 would not fit.)
+TILE_ROWS = 14 if "avx512f" in FEATURES else 12 if "neon" in FEATURES else 6
 TILE_COLUMNS = 2

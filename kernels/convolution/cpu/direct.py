@@ -13,7 +13,7 @@ import functools
 import numpy as np
 
 from ... import simd
-from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel
+from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel, pack_panels
 from ...jit import jit
 from ...recording import on_host
 from ...simd import (
@@ -219,6 +219,9 @@ def correlation(height, columns, packs):
         if packs:
             zs, xs = viewed(stack_array(np.uint8, DZ_BYTES), dw), viewed(stack_array(np.uint8, X_BYTES), dw)
             deep = min(DEEP, zs.size // (panels * width))
+            # All panels are wanted, and their filters are neighbours.
+            last = at(table, (panels - 1) * PANEL + Y) - at(table, Y)
+            together = end_tile - first_tile >= panels and last == (panels - 1) * width
         for unit in range(first, end):
             sheet, block = unit // plan.blocks, unit % plan.blocks
             image = sheet * plan.images // plan.sheets
@@ -227,10 +230,14 @@ def correlation(height, columns, packs):
             if packs:
                 for q in range(p0, p1, deep):
                     depth, z0 = min(deep, p1 - q), (image * plan.image_pixels + q) * plan.filters
-                    for t in range(first_tile, min(end_tile, first_tile + panels)):
-                        panel = t % panels
-                        f0, valid = at(table, panel * PANEL + Y), at(table, panel * PANEL + COLUMNS)
-                        pack_panel(dz, z0 + f0, 1, plan.filters, valid, depth, width, zs, panel * deep * width)
+                    if together:
+                        f0 = at(table, Y)
+                        pack_panels(dz, z0 + f0, 1, plan.filters, plan.filters - f0, depth, width, zs, 0)
+                    else:
+                        for t in range(first_tile, min(end_tile, first_tile + panels)):
+                            panel = t % panels
+                            f0, valid = at(table, panel * PANEL + Y), at(table, panel * PANEL + COLUMNS)
+                            pack_panel(dz, z0 + f0, 1, plan.filters, valid, depth, width, zs, panel * depth * width)
                     packed = -1
                     for t in range(first_tile, end_tile):
                         panel, k0 = t % panels, t // panels * height
@@ -240,7 +247,7 @@ def correlation(height, columns, packs):
                             pack_taps(x, place, pixels, q, depth, taps, k0, height, xs)
                         acc = tile_zeros(dw, height, columns)
                         for k in range(depth):
-                            tile_outer(acc, xs, k * height, 1, zs, (panel * deep + k) * width)
+                            tile_outer(acc, xs, k * height, 1, zs, (panel * depth + k) * width)
                         w0 = (part * plan.depth + k0) * plan.filters + at(table, panel * PANEL + Y)
                         rows, valid = min(height, plan.depth - k0), at(table, panel * PANEL + COLUMNS)
                         if unit > first or q > p0:
