@@ -107,7 +107,9 @@ def test_a_ladder_says_what_each_rung_gains():
     assert "| naive | 1,200 |  |  | 0.0 | 50.0 |" in lines and "| blocked | 600 | 4.0 | 2.0 | 0.0 | 50.0 |" in lines
     assert "| packed | not measured yet | 2.4 |  |  |  |" in lines, "a wrong one has no time"
     lanes = RESULTS["machine"]["vector bytes"] // 4
-    assert f"| simd | 80.0 | {lanes} |  | 0.1 | 50.0 |" in lines, "nothing to compare with"
+    assert f"| simd | 80.0 | {lanes if lanes >= 10 else float(lanes)} |  | 0.1 | 50.0 |" in lines, (
+        "nothing to compare with"
+    )
     assert "| threaded | 40.0 | 2.0 | 2.0 | 0.1 | 50.0 |" in lines
     assert "Peers: numpy 10.0. Again: `again`" in lines and "kernels/gemm/cpu/__init__.py" in pages["matmul.md"]
 

@@ -13,7 +13,7 @@ import pytest
 from numba.core.codegen import get_host_cpu_features
 from processes import finish, start
 
-from handloom.kernels import VARIANTS, simd
+from handloom.kernels import simd
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 # Without a vector unit beyond the baseline and without fused multiply-adds; and with AVX2.
@@ -26,7 +26,7 @@ CASES = {
     "matmul": ("31x67x17", "large", "thin-and-deep", "few-rows-transposed-b"),
     "dense": ("program-1",),
     "conv2d": ("same-strides", "digits-second", "depthwise-alone", "depthwise-strides"),
-    "lstm": ("17x3x5to17",),
+    "lstm": ("17x3x5to17", "5x3x7to256"),
     "lstm_cell": ("9x5to17",),
     "max_pool2d": ("33-channels", "overlap"),
     "avg_pool2d": ("33-channels", "overlap"),
@@ -52,8 +52,7 @@ def run_cases(vector_bytes, has_fma):
     assert {case.op for case in chosen} == set(contract["OPS"])
     points = [(case, None, "float32") for case in chosen]
     points += [(case, None, "float64") for case in chosen if str(case) in DOUBLE]
-    if "winograd" in VARIANTS["conv2d"]["cpu"]:
-        points += [(case, "winograd", "float32") for case in contract["CASES"] if str(case) == "conv2d-same"]
+    points += [(case, "winograd", "float32") for case in contract["CASES"] if str(case) == "conv2d-points"]
     for point in points:
         contract["test_forward_follows_the_reference"](*point)
         if point[0].wrt:
