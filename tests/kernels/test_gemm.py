@@ -74,3 +74,44 @@ def test_gradient_of_the_wrong_shape_is_refused():
     _, saved = kernels.dense_forward(ones(2, 3), ones(3, 5))
     with pytest.raises(ValueError, match=re.escape("dy is (2, 4): must be (2, 5)")):
         kernels.dense_backward(ones(2, 4), saved)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "m, n, k",
+    [(1, 1, 1), (1, 10, 5408), (1, 64, 100), (3, 33, 77), (5, 17, 1023), (6, 16, 9), (31, 10, 64), (48, 48, 48)],
+)
+def test_small_products_have_the_same_bits_on_every_way(m, n, k, dtype):
+    """A training step may go the short way, and its recording the other one."""
+    rng = np.random.default_rng(m)
+    a, b, bias = (rng.uniform(-1, 1, shape).astype(dtype) for shape in ((m, k), (k, n), n))
+    out = np.full((m, n), np.nan, dtype)
+    assert kernels.matmul(a, b, out=out) is out
+    for got in (kernels.matmul(a, b), out):
+        np.testing.assert_array_equal(got, kernels.matmul(a, b, variant="threaded"))
+    for activation in (None, "relu", "tanh"):
+        dense = kernels.dense(a, b, bias, activation=activation)
+        np.testing.assert_array_equal(dense, kernels.dense(a, b, bias, activation=activation, variant="threaded"))
+
+
+def test_an_output_that_is_an_operand_is_refused_on_the_short_way_too():
+    a = np.ones((8, 8), "float32")
+    for b, out in ((a, a), (a.copy(), a), (a[:4].repeat(2, 0), a[:, :])):
+        with pytest.raises(ValueError, match="out may share memory with"):
+            kernels.matmul(a, b, out=out)
+    with pytest.raises(ValueError, match="out may share memory with b"):
+        kernels.dense(np.ones((1, 8), "float32"), a, (out := np.ones((1, 8), "float32"))[0], out=out)
+
+
+@pytest.mark.parametrize("turned", ["nn", "tn", "nt", "tt"])
+@pytest.mark.parametrize(
+    "m, n, k, batch", [(5, 3, 7, (4,)), (20, 33, 300, (3,)), (130, 40, 9, (2, 2)), (2, 600, 5, (2,))]
+)
+def test_stacks_are_products_matrix_by_matrix(m, n, k, batch, turned):
+    rng = np.random.default_rng(k)
+    shapes = (k, m) if turned[0] == "t" else (m, k), (n, k) if turned[1] == "t" else (k, n)
+    a, b = rng.uniform(-1, 1, (*batch, *shapes[0])), rng.uniform(-1, 1, (*batch[:-1], 1, *shapes[1]))
+    options = {"transpose_a": turned[0] == "t", "transpose_b": turned[1] == "t"}
+    c = kernels.matmul(a, b, **options)
+    wide = (x.swapaxes(-1, -2) if turn == "t" else x for x, turn in zip((a, b), turned))
+    np.testing.assert_allclose(c, np.matmul(*wide), rtol=1e-12, atol=1e-12)

@@ -7,7 +7,7 @@ from ...jit import jit
 from ...simd import viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
-from .direct import TALL, multiply_direct
+from .direct import PART_BYTES, TALL, multiply_direct
 from .epilogue import NO_BIAS, epilogue_backward
 from .rows import FEW, multiply_rows
 from .tile import CODES, NONE, pack_panel
@@ -42,13 +42,16 @@ def small_dense(x, w, y, bias, activation):
 def product_at_once(a, b, bias=None, activation=None, c=None):
     """f(A B + bias) by the shortest way; None where the product is not small, or something about the arrays not plain.
 
-    Checks, flat views and the general launch take 6 us, which is longer than 48 x 48 x 48 multiply-adds.
+    Checks, flat views and the general launch take 6 us, which is longer than 48 x 48 x 48 multiply-adds. The bits are
+    those of the general way.
     """
     dtype = a.dtype
     if dtype is not b.dtype or dtype not in _FLOATS or not a.ndim == b.ndim == 2 or threads.recorder is not None:
         return None
     (m, k), (rows, n) = a.shape, b.shape
-    if k != rows or not 0 < m * n * k <= AT_ONCE or not (a.flags.c_contiguous and b.flags.c_contiguous):
+    if k != rows or not 0 < m * n * k <= AT_ONCE or k * dtype.itemsize >= 2 * PART_BYTES:  # a sum in several parts
+        return None
+    if not (a.flags.c_contiguous and b.flags.c_contiguous):
         return None
     if c is None:
         c = np.empty((m, n), dtype)
