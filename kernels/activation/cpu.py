@@ -309,7 +309,7 @@ log_softmax_backward_naive = _row_by_row(log_softmax_row_by_row_backward)
 def put(y, index, value, left, limit):
     """The first `left` lanes to y[index:]; more up to `limit`, which later rows of the chunk write over.
 
-    Processors with AVX2 take 12 cycles and more for a store with a mask, which is much for a row of ten numbers.
+    With AVX2, stores with masks are slow, which is much for a row of ten numbers.
     """
     if index + lanes(y) <= limit:
         vstore(y, index, value)

@@ -54,8 +54,8 @@ def pack_panel(source, start, across, deep, available, depth, width, panel, p0):
     `available` exist; the rest of the panel is undefined (those rows of C are never stored).
 
     A panel narrower than a vector is written in whole vectors all the same, each over the end of the one before: the
-    memory behind a panel has to have room for one, and is written over. (Stores with masks take 20 to 40 cycles on
-    processors with AVX2: packing took longer than the product of 256 x 256.)
+    memory behind a panel has to have room for one, and is written over. (With AVX2, stores with masks are slow: without
+    them 512 x 512 x 512 took 2.0 instead of 2.9 ms on two cores of a Zen 3.)
     """
     step = lanes(source)
     rows = min(width, available)
