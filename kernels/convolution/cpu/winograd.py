@@ -294,8 +294,9 @@ def _convolve(x, w, bias, y, plan, activation):
 
 
 # What it costs, in multiply-adds of the direct tiles, fitted to both on 9 layers with 16 to 512 channels, 4 to 6272
-# tiles and two cores of a Zen 3: a tile, channel and filter costs 32; so does the transform of 480 / 32 numbers of V
-# or M; and U costs 2000 a channel and filter, most of it memory, whose time wider vectors do not shorten.
+# tiles and two cores of a Zen 3: a tile costs 32 for each channel and filter, and its transforms 480 for each channel
+# and 480 for each filter; U costs 2000 for each channel and filter, most of it memory, whose time wider vectors do not
+# shorten.
 PRODUCT, TRANSFORM, WEIGHT = 32, 480, 2000 * simd.VECTOR_BYTES // 32
 
 
