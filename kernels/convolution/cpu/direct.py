@@ -232,7 +232,8 @@ def correlation(height, columns, packs):
                     depth, z0 = min(deep, p1 - q), (image * plan.image_pixels + q) * plan.filters
                     if together:
                         f0 = at(table, Y)
-                        pack_panels(dz, z0 + f0, 1, plan.filters, plan.filters - f0, depth, width, zs, 0)
+                        valid = min(panels * width, plan.filters - f0)  # what is left has a narrower tile
+                        pack_panels(dz, z0 + f0, 1, plan.filters, valid, depth, width, zs, 0)
                     else:
                         for t in range(first_tile, min(end_tile, first_tile + panels)):
                             panel = t % panels

@@ -98,12 +98,11 @@ def pack_panels(source, start, across, deep, available, depth, width, panels, p0
     for first in range(0, available, together):
         end = min(available, first + together)
         if across != 1:
-            for i in range(first, min(available, first + together), width):
+            for i in range(first, end, width):
                 pack_panel(
                     source, start + i * across, across, deep, available - i, depth, width, panels, p0 + i * depth
                 )
             continue
-        end = min(available, first + together)
         for k in range(depth):
             for i in range(first, end, step):
                 expect(source, start + (k + AHEAD) * deep + i)

@@ -132,6 +132,8 @@ CASES = [
     conv("digits", (8, 28, 28, 1), (3, 3, 1, 32), activation="relu", variants=FAST),
     conv("digits-second", (4, 13, 13, 32), (3, 3, 32, 64), activation="relu", variants=FAST),
     conv("beyond-tiles-of-128", (1, 2, 4, 68), (1, 2, 68, 132), variants=FAST),
+    # Panels of dz that fill their place, and filters beside them that have a narrower tile.
+    conv("panels-and-a-rest", (1, 18, 17, 3), (3, 3, 3, 264), bias=False, variants=("threaded",)),
     # Layers that the rung "winograd" computes its own way (a test says that it does).
     conv("points", (2, 33, 34, 17), (3, 3, 17, 20), padding="same", activation="relu", variants=("winograd",)),
     conv("points-valid", (1, 40, 35, 33), (3, 3, 33, 40), variants=("winograd",)),
