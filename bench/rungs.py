@@ -73,8 +73,26 @@ RUNGS = {
             lambda lanes, threads: threads,
         ),
         "winograd": Rung(
-            "convolution/cpu/winograd.py:multiply_tiles",
+            "convolution/cpu/winograd.py:products",
             "a tile of 4 x 4 pixels as a product of polynomials, where that pays: fewer multiplications",
+            "36 products for 16 pixels instead of 16 x 9",
+            lambda lanes, threads: 16 * 9 / 36,
+        ),
+    },
+    "conv2d_max_pool2d": {
+        "separate": Rung(
+            "convolution/cpu/pooled.py:_separate", "the convolution, all of its y, then the maximum over 2 x 2 pixels"
+        ),
+        "direct": Rung(
+            "convolution/cpu/pooled.py:product",
+            "pixels window by window in the register tiles: y is reduced in the first-level cache",
+            "4 numbers written and read again become 1 written, but multiplications are those of the definition: with "
+            "one channel, where memory is all that counts, 9 / 2",
+            lambda lanes, threads: 9 / 2,
+        ),
+        "winograd": Rung(
+            "convolution/cpu/winograd.py:pool_products",
+            "a tile of 4 x 4 pixels holds 4 windows: fewer multiplications, where that pays",
             "36 products for 16 pixels instead of 16 x 9",
             lambda lanes, threads: 16 * 9 / 36,
         ),

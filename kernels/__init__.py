@@ -45,6 +45,7 @@ from .activation import (
 )
 from .convolution import VARIANTS as _convolution
 from .convolution import conv2d, conv2d_backward, conv2d_forward
+from .convolution.pooled import conv2d_max_pool2d, conv2d_max_pool2d_backward, conv2d_max_pool2d_forward
 from .gemm import (
     FUSED_ACTIVATIONS,
     dense,
@@ -134,6 +135,9 @@ __all__ = [
     "conv2d",
     "conv2d_backward",
     "conv2d_forward",
+    "conv2d_max_pool2d",
+    "conv2d_max_pool2d_backward",
+    "conv2d_max_pool2d_forward",
     "count_correct",
     "dense",
     "dense_backward",

@@ -98,6 +98,7 @@ def _lstm_backward(grads, saved, needs):
 matmul = Function("matmul", 2)
 dense = Function("dense", 3)
 conv2d = Function("conv2d", 3)
+conv2d_max_pool2d = Function("conv2d_max_pool2d", 3)
 max_pool2d = Function("max_pool2d")
 avg_pool2d = Function("avg_pool2d")
 global_max_pool2d = Function("global_max_pool2d")

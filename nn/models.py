@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import zip_longest
 
 from . import layers as _layers
 from . import serialization
 from .layers.base import Layer, snake_case
 from .layers.input import Input
+from .layers.pooling import is_done_by
 from .serialization import load_model
 from .training import Trainer
 from .utils import did_you_mean
@@ -92,7 +94,8 @@ class Model(Trainer, Layer):
             share     the seconds that the limit allows, divided by those measured
 
         Layers whose output is their input (`Flatten`, `Reshape`) do nothing and have no row, and layers made of others
-        are shown by those alone. What else runs on the machine meanwhile disturbs times and limits alike.
+        are shown by those alone. Where a maximum over 2 x 2 follows a convolution in a `Sequential`, the two are one
+        kernel and one row, the convolution's. What else runs on the machine meanwhile disturbs times and limits alike.
 
         Args:
             batch: number of samples.
@@ -108,6 +111,8 @@ class Model(Trainer, Layer):
 
     def kernels(self, batch=None, *, input_shape=None):
         """A table of the kernels that each layer calls forward in training, in which variant and why that one.
+
+        A maximum over 2 x 2 that follows a convolution in a `Sequential` is part of the convolution's kernel.
 
         Args:
             batch: number of samples; with it, the table also says whether this many are enough work for threads.
@@ -252,8 +257,14 @@ class Sequential(Model):
     def call(self, x):
         if not self._layers:
             raise ValueError(f"Sequential: the model {self.name!r} has no layers: add one first")
-        for layer in self._layers:
-            x = layer(x)
+        done = None
+        for layer, behind in zip_longest(self._layers, self._layers[1:]):
+            if layer is done:
+                continue
+            if is_done_by(layer, behind):
+                x, done = layer(x, pool=True), behind
+            else:
+                x = layer(x)
         return x
 
     def compute_output_shape(self, input_shape):

@@ -43,6 +43,21 @@ def _cases(n, size, c, f, window, quick=False, ladder=False, padding=(0, 0), **o
         yield Case("convolution", "conv2d", way, name, make, quick=quick, ladder=ladder and way == "forward")
 
 
+def _pooled(n, size, c, f, padding, dtype):
+    """With bias and relu before the maximum: what a network for images has most of."""
+    x, w, b = draw((n, size, size, c), dtype), draw((3, 3, c, f), dtype, 1), draw((f,), dtype, 2)
+    out = size if padding == "same" else size - 2
+    flops, y = 2 * n * out * out * f * 9 * c, x.itemsize * n * (out // 2) ** 2 * f
+    step = Pass("conv2d_max_pool2d", (x, w, b), {"padding": padding, "activation": "relu"})
+    return step.work(flops, size_of(x, w, b) + y)
+
+
+def _pooled_case(n, size, c, f, padding, quick=False):
+    name = f"{n}x{size}x{size}x{c}-3x3-{f}-{padding}-relu"
+    make = partial(_pooled, n, size, c, f, padding)
+    return Case("convolution", "conv2d_max_pool2d", "forward", name, make, quick=quick, ladder=True)
+
+
 CASES = [
     *(case for shape in PLAIN for case in _cases(*shape, quick=shape[2] in (1, 128), ladder=shape[2] == 1)),
     *_cases(2, 18, 64, 64, 3, ladder=True),
@@ -50,6 +65,10 @@ CASES = [
     *_cases(1, 229, 3, 64, 7, strides=2),
     *_cases(8, 60, 32, 32, 3, dilation=2),
     *_cases(8, 58, 64, 64, 3, groups=64),
+    _pooled_case(32, 28, 1, 32, "valid", quick=True),
+    _pooled_case(32, 13, 32, 64, "valid"),
+    _pooled_case(1, 224, 64, 64, "same"),
+    _pooled_case(4, 56, 128, 128, "same"),
 ]
 CASES = more(
     CASES,

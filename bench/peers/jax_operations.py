@@ -54,6 +54,9 @@ def _functions(jax):
         window, steps = (1, pool_size, pool_size, 1), (1, strides, strides, 1)
         return lax.reduce_window(x, -numpy.inf, lax.max, window, steps, padding.upper())
 
+    def conv2d_max_pool2d(x, w, b, padding, activation):
+        return max_pool2d(nn.relu(conv2d(x, w, padding=padding.upper()) + b), 2, 2, "valid")
+
     def avg_pool2d(x, pool_size, strides, padding):
         def sums(x):
             window, steps = (1, pool_size, pool_size, 1), (1, strides, strides, 1)
@@ -68,7 +71,7 @@ def _functions(jax):
         return -(t * nn.log_softmax(logits)).sum(-1).mean()
 
     elementwise = {op: getattr(nn, op) for op in ("relu", "sigmoid", "tanh", "silu", "softmax", "log_softmax")}
-    own = (matmul, conv2d, max_pool2d, avg_pool2d, dense, softmax_cross_entropy)
+    own = (matmul, conv2d, conv2d_max_pool2d, max_pool2d, avg_pool2d, dense, softmax_cross_entropy)
     return {
         **elementwise,
         "gelu": lambda x: nn.gelu(x, approximate=False),

@@ -11,7 +11,7 @@ def candidates(step) -> dict:
     """One for each memory format, for what takes images; else one."""
     import torch
 
-    if step.op in ("conv2d", "max_pool2d", "avg_pool2d"):
+    if step.op in ("conv2d", "conv2d_max_pool2d", "max_pool2d", "avg_pool2d"):
         formats = {"torch NCHW": torch.contiguous_format, "torch NHWC": torch.channels_last}
         return {name: _images(torch, step, memory_format) for name, memory_format in formats.items()}
     if step.op == "lstm":
@@ -66,6 +66,10 @@ def _images(torch, step, memory_format) -> Candidate:
     x = tensor(x)
     if step.op == "conv2d":
         return _conv2d(torch, step, x, tensor(w[0], (3, 2, 0, 1)), step.wrt and tensor(step.dy), read)
+    if step.op == "conv2d_max_pool2d":
+        of, weights, zeros = torch.nn.functional, tensor(w[0], (3, 2, 0, 1)), int(step.options["padding"] == "same")
+        bias = torch.from_numpy(w[1])
+        return keeping(lambda: of.max_pool2d(of.relu(of.conv2d(x, weights, bias, padding=zeros)), 2), read)
     of, (window, strides, padding) = torch.nn.functional, step.options.values()
     around = window // 2 if padding == "same" else 0  # odd windows of stride 1
     if step.op == "max_pool2d":

@@ -36,7 +36,17 @@ VARIANTS = {
         },
         default={"cuda": "cuda:conv2d_default"},
         rule={"cuda": "cuda:conv2d_rule"},
-    )
+    ),
+    "conv2d_max_pool2d": Variants(
+        "conv2d_max_pool2d",
+        __name__,
+        cpu={
+            "separate": "cpu:conv2d_max_pool2d_separate",
+            "direct": "cpu:conv2d_max_pool2d_direct",
+            "winograd": "cpu:conv2d_max_pool2d_winograd",
+        },
+        cuda={"separate": "cuda:conv2d_max_pool2d_separate"},
+    ),
 }
 
 
@@ -167,10 +177,10 @@ def conv2d_backward(dy, saved, needs=None):
         dz, db = kernels.dense_epilogue_backward(rows, rows if y is None else y.reshape(rows.shape), activation)
     dx = dw = None
     if need_x:
-        dx = _empty(xp, x.shape, x.dtype)
+        dx = empty(xp, x.shape, x.dtype)
         rung.data_gradient(dz, xp.ascontiguousarray(w), dx, geometry)
     if need_w:
-        dw = _empty(xp, w.shape, w.dtype)
+        dw = empty(xp, w.shape, w.dtype)
         rung.weight_gradient(xp.ascontiguousarray(x), dz, dw, geometry)
     return dx, dw, db if need_b and has_bias else None
 
@@ -178,40 +188,44 @@ def conv2d_backward(dy, saved, needs=None):
 def _run(x, w, b, window, activation, variant):
     """Check, allocate, launch: y and the sizes."""
     rung = VARIANTS["conv2d"].launcher(device_of("conv2d", x=x, w=w, b=b), variant)
-    checks.floats("conv2d", x=x, w=w, b=b)
-    checks.choice("conv2d", "activation", activation, FUSED_ACTIVATIONS)
-    xp = namespace(x)
-    strides, padding, dilation, groups = window
-    if type(groups) is not int:
-        checks.positive("conv2d", groups=groups)
-    geometry = _geometry(
-        x.shape, w.shape, _pair("strides", strides), _as_padding(padding), _pair("dilation", dilation), int(groups)
-    )
-    if b is not None:
-        if b.shape != (geometry.F,):
-            raise ValueError(f"conv2d: b is {b.shape} and w is {w.shape}: b must be ({geometry.F},)")
-        b = xp.ascontiguousarray(b)
-    shape = geometry.N, geometry.OH, geometry.OW, geometry.F
-    y = aligned(prod(shape), x.dtype).reshape(shape) if xp is np else xp.empty(shape, x.dtype)
-    rung.forward(xp.ascontiguousarray(x), xp.ascontiguousarray(w), b, y, geometry, activation)
+    geometry, operands = checked("conv2d", x, w, b, window, activation)
+    y = empty(namespace(x), (geometry.N, geometry.OH, geometry.OW, geometry.F), x.dtype)
+    rung.forward(*operands, y, geometry, activation)
     return y, geometry
 
 
-def _empty(xp, shape, dtype):
+def checked(op, x, w, b, window, activation):
+    """The sizes, and (x, w, b) C-contiguous; `window` is (strides, padding, dilation, groups)."""
+    checks.floats(op, x=x, w=w, b=b)
+    checks.choice(op, "activation", activation, FUSED_ACTIVATIONS)
+    strides, padding, dilation, groups = window
+    if type(groups) is not int:
+        checks.positive(op, groups=groups)
+    strides, dilation = _pair(op, "strides", strides), _pair(op, "dilation", dilation)
+    geometry = _geometry(op, x.shape, w.shape, strides, _as_padding(op, padding), dilation, int(groups))
+    xp = namespace(x)
+    if b is not None:
+        if b.shape != (geometry.F,):
+            raise ValueError(f"{op}: b is {b.shape} and w is {w.shape}: b must be ({geometry.F},)")
+        b = xp.ascontiguousarray(b)
+    return geometry, (xp.ascontiguousarray(x), xp.ascontiguousarray(w), b)
+
+
+def empty(xp, shape, dtype):
     """An array for a result; NumPy's start on a cache line, as CuPy's always do."""
     return aligned(prod(shape), dtype).reshape(shape) if xp is np else xp.empty(shape, dtype)
 
 
-def _pair(name, value):
+def _pair(op, name, value):
     """Two integers; the common forms at once, `_geometry` looks at their values."""
     if type(value) is int:
         return value, value
     if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
         return value
-    return checks.pair("conv2d", name, value)
+    return checks.pair(op, name, value)
 
 
-def _as_padding(padding):
+def _as_padding(op, padding):
     """ "valid", "same" or two pairs of integers."""
     if type(padding) is str:
         return padding
@@ -222,33 +236,33 @@ def _as_padding(padding):
         sides = (None,)
     if not all(isinstance(side, int | np.integer) and not isinstance(side, bool) and side >= 0 for side in sides):
         raise ValueError(
-            f"conv2d: padding is {padding!r}: must be 'valid', 'same' or ((top, bottom), (left, right)) with integers "
+            f"{op}: padding is {padding!r}: must be 'valid', 'same' or ((top, bottom), (left, right)) with integers "
             "of at least 0"
         )
     return (int(top), int(bottom)), (int(left), int(right))
 
 
 @lru_cache(maxsize=256)
-def _geometry(x_shape, w_shape, strides, padding, dilation, groups):
+def _geometry(op, x_shape, w_shape, strides, padding, dilation, groups):
     """Check the shapes against each other; all sizes."""
     for name, shape, layout in (("x", x_shape, "(N, H, W, C)"), ("w", w_shape, "(KH, KW, C / groups, F)")):
         if len(shape) != 4:
-            raise ValueError(f"conv2d: {name} is {shape}: must have 4 dimensions {layout}")
+            raise ValueError(f"{op}: {name} is {shape}: must have 4 dimensions {layout}")
         if 0 in shape:
-            raise ValueError(f"conv2d: {name} is {shape}: must not be empty")
-    strides, dilation = checks.pair("conv2d", "strides", strides), checks.pair("conv2d", "dilation", dilation)
-    checks.positive("conv2d", groups=groups)
+            raise ValueError(f"{op}: {name} is {shape}: must not be empty")
+    strides, dilation = checks.pair(op, "strides", strides), checks.pair(op, "dilation", dilation)
+    checks.positive(op, groups=groups)
     n, h, w, c = x_shape
     kh, kw, depth, f = w_shape
     if c != depth * groups:
         raise ValueError(
-            f"conv2d: x is {x_shape} and w is {w_shape}: x.shape[3] must equal w.shape[2] * groups "
+            f"{op}: x is {x_shape} and w is {w_shape}: x.shape[3] must equal w.shape[2] * groups "
             f"({c} != {depth} * {groups})"
         )
     if f % groups:
-        raise ValueError(f"conv2d: w is {w_shape} and groups is {groups}: w.shape[3] must be a multiple of groups")
+        raise ValueError(f"{op}: w is {w_shape} and groups is {groups}: w.shape[3] must be a multiple of groups")
     if isinstance(padding, str):
-        checks.choice("conv2d", "padding", padding, ("valid", "same"))
+        checks.choice(op, "padding", padding, ("valid", "same"))
         sides = [(0, 0), (0, 0)]
         if padding == "same":
             sides = [_same(*axis) for axis in zip((h, w), (kh, kw), strides, dilation)]
@@ -258,7 +272,7 @@ def _geometry(x_shape, w_shape, strides, padding, dilation, groups):
         span = (window - 1) * step + 1
         if span > size + before + after:
             raise ValueError(
-                f"conv2d: x is {x_shape} and w is {w_shape}: the window covers {span} cells, the padded image has "
+                f"{op}: x is {x_shape} and w is {w_shape}: the window covers {span} cells, the padded image has "
                 f"{size + before + after}; use padding='same' or a smaller window"
             )
         out.append((size + before + after - span) // stride + 1)

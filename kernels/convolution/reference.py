@@ -31,6 +31,30 @@ def conv2d_backward(dy, x, w, b=None, *, strides=1, padding="valid", dilation=1,
     return dpadded[:, top : top + x.shape[1], left : left + x.shape[2]], dw, db
 
 
+def conv2d_max_pool2d(*operands, **options):
+    """The largest of each 2 x 2 pixels of conv2d."""
+    return _fours(conv2d(*operands, **options)).max(axis=3)
+
+
+def conv2d_max_pool2d_backward(dy, *operands, **options):
+    """dy goes to the first pixel of its window that is the largest."""
+    z = conv2d(*operands, **options)
+    fours = _fours(z)
+    dz = np.zeros_like(z)
+    largest = np.arange(4)[:, None] == fours.argmax(axis=3)[..., None, :]
+    n, high, wide, _, f = fours.shape
+    spread = (largest * dy[..., None, :]).reshape(n, high, wide, 2, 2, f).swapaxes(2, 3)
+    dz[:, : 2 * high, : 2 * wide] = spread.reshape(n, 2 * high, 2 * wide, f)
+    return conv2d_backward(dz, *operands, **options)
+
+
+def _fours(z):
+    """The pixels of every 2 x 2 side by side: (N, OH / 2, OW / 2, 4, F); those of an odd end are left out."""
+    n, high, wide, f = z.shape
+    even = z[:, : high // 2 * 2, : wide // 2 * 2]
+    return even.reshape(n, high // 2, 2, wide // 2, 2, f).swapaxes(2, 3).reshape(n, high // 2, wide // 2, 4, f)
+
+
 _ACTIVATIONS = {
     None: lambda z: z,
     "relu": lambda z: np.where(z < 0, 0, z),

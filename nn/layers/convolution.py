@@ -80,8 +80,9 @@ class Conv2D(Layer):
         self.kernel = self.add_weight(shape, self.kernel_initializer, name="kernel")
         self.bias = self.add_weight((self.filters,), self.bias_initializer, name="bias") if self.use_bias else None
 
-    def call(self, x):
-        y = functions.conv2d(
+    def call(self, x, pool=False):
+        """With `pool`, the maximum over 2 x 2 pixels of the output, which the layer behind would compute."""
+        y = (functions.conv2d_max_pool2d if pool else functions.conv2d)(
             x,
             self.kernel,
             self.bias,

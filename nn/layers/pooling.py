@@ -8,7 +8,7 @@ from .. import functions
 from ..utils import did_you_mean
 from .arguments import as_pair, check_channels_last
 from .base import Layer
-from .convolution import check_images, window_outputs
+from .convolution import Conv2D, check_images, window_outputs
 
 
 class _Pooling2D(Layer):
@@ -79,6 +79,24 @@ class MaxPooling2D(_Pooling2D):
     def backward_flops(self, input_shape, wanted):
         """One addition for each maximum."""
         return math.prod(self.compute_output_shape(input_shape))
+
+
+def is_done_by(convolution, pooling):
+    """Whether a convolution can hand on the maxima that the layer behind it would compute: `Conv2D.call(x, pool=True)`.
+
+    The numbers are the same; what lies between the two layers is neither written nor read.
+    """
+    return (
+        type(convolution) is Conv2D
+        and type(pooling) is MaxPooling2D
+        and pooling.pool_size == pooling.strides == (2, 2)
+        and pooling.padding == "valid"
+        and convolution.variant is pooling.variant is convolution._after is None
+        and convolution.built
+        and pooling.built
+        and convolution.dtype == pooling.dtype
+        and convolution.device == pooling.device
+    )
 
 
 class AveragePooling2D(_Pooling2D):

@@ -221,9 +221,30 @@ def test_the_cases_named_points_are_computed_by_points(case, monkeypatch):
     taken = []
     monkeypatch.setattr(winograd, "_convolve", lambda *args: taken.append(args))
     given = case.make(np.random.default_rng(0), np.dtype("float32"))
-    y, saved = kernels.conv2d_forward(*given.values(), **case.options, variant="winograd")
-    kernels.conv2d_backward(y, saved, (True, False, False))
+    y, saved = getattr(kernels, f"{case.op}_forward")(*given.values(), **case.options, variant="winograd")
+    getattr(kernels, f"{case.op}_backward")(y, saved, (True, False, False))
     assert len(taken) == 2
+
+
+@pytest.mark.parametrize("case", [c for c in load_cases() if c.op == "conv2d_max_pool2d"], ids=lambda case: case.id)
+@pytest.mark.parametrize("variant, of_conv2d", [("separate", None), ("direct", "threaded"), ("winograd", None)])
+def test_the_maximum_behind_a_convolution_has_the_bits_of_both_in_turn(case, variant, of_conv2d):
+    """Also which of several equal pixels the gradient goes to: where relu made many of them zero."""
+    given = case.make(np.random.default_rng(5), np.dtype("float32"))
+    y, saved = kernels.conv2d_max_pool2d_forward(*given.values(), **case.options, variant=variant)
+    z, _ = kernels.conv2d_forward(*given.values(), **case.options, variant=of_conv2d)
+    expected, pooled = kernels.max_pool2d_forward(z)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(saved.offsets, pooled.offsets)
+
+
+def test_the_maximum_behind_a_convolution_needs_two_rows_and_columns():
+    for height, width in ((3, 6), (6, 3)):
+        text = f"conv2d_max_pool2d: x is (1, {height}, {width}, 4) and w is (3, 3, 4, 8): the convolution has "
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+            kernels.conv2d_max_pool2d(ones(1, height, width, 4), WINDOW)
+    with pytest.raises(ValueError, match="^conv2d_max_pool2d: w is .*: must be a multiple of groups|w.shape"):
+        kernels.conv2d_max_pool2d(IMAGE, ones(3, 3, 2, 7), groups=2)
 
 
 # Of ResNet-50, VGG and the examples: what has many pixels for its channels, and what has few.

@@ -31,6 +31,8 @@ window = {"padding": "same", "variant": "threaded"}
 for high, channels in ((2, 1), (3, 1), (3, 3), (3, 48)):
     train("conv2d", ones(4, 12, 12, channels), ones(high, 3, channels, 64), ones(64), activation="tanh", **window)
 train("conv2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), variant="winograd")
+for variant in ("direct", "winograd"):
+    train("conv2d_max_pool2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), activation="relu", variant=variant)
 for strides in (1, 2):
     train("conv2d", ones(2, 9, 9, 33), ones(3, 3, 1, 33), groups=33, strides=strides, **window)
 
@@ -92,7 +94,9 @@ TILES = [
     ("correlate-{tall}-2-False", "tall", 2),
     ("correlate-{low}-2-False", "low", 2),
     ("scatter_image", "tall", 2),
-    ("multiply_tiles", "tall", 2),
+    ("multiply_tiles-False", "tall", 2),
+    ("multiply_tiles-True", "tall", 2),
+    ("multiply_windows-2", "tall", 2),
     ("forward_row", 4, 1),
     ("weight_part", 4, 1),
     ("forward-{state}", "state", 2),

@@ -179,6 +179,31 @@ class TestPooling:
 
 
 class TestShaping:
+    @pytest.mark.parametrize(
+        ("pooling", "joined"),
+        [
+            (nn.MaxPooling2D(), True),
+            (nn.MaxPooling2D(3), False),
+            (nn.MaxPooling2D(2, strides=1), False),
+            (nn.MaxPooling2D(padding="same"), False),
+            (nn.MaxPooling2D(variant="naive"), False),
+            (nn.AveragePooling2D(), False),
+        ],
+    )
+    def test_a_convolution_computes_the_maximum_behind_it(self, pooling, joined, monkeypatch):
+        """In a `Sequential`, once both are built; the numbers are those of the layers one by one."""
+        calls = []
+        call = nn.Conv2D.call
+        monkeypatch.setattr(nn.Conv2D, "call", lambda *args, **options: calls.append(options) or call(*args, **options))
+        convolution = nn.Conv2D(4, 3, activation="relu")
+        model = nn.Sequential([convolution, pooling, nn.Flatten()])
+        x = np.random.default_rng(3).uniform(-1, 1, (2, 9, 8, 3)).astype("float32")
+        first, second = model(x), model(x)
+        assert calls == [{}, {"pool": True} if joined else {}]
+        assert convolution.output_shape == (None, 7, 6, 4)
+        np.testing.assert_array_equal(second.numpy(), first.numpy())
+        np.testing.assert_array_equal(second.numpy(), pooling(convolution(x)).numpy().reshape(2, -1))
+
     def test_flatten(self):
         x = draw(2, 3, 4, 5)
         np.testing.assert_array_equal(nn.Flatten(**F64)(x).data, x.reshape(2, 60))

@@ -76,6 +76,12 @@ KERNELS = {
         draw(4),
     ),
     "conv2d without bias": (lambda x, w: functions.conv2d(x, w), draw(1, 4, 5, 2), draw(2, 3, 2, 3)),
+    "conv2d_max_pool2d": (
+        lambda x, w, b: functions.conv2d_max_pool2d(x, w, b, padding="same", activation="tanh"),
+        draw(2, 5, 4, 3),
+        draw(3, 2, 3, 4),
+        draw(4),
+    ),
     "max_pool2d": (lambda x: functions.max_pool2d(x, pool_size=(2, 3)), draw(2, 5, 6, 2)),
     "avg_pool2d": (lambda x: functions.avg_pool2d(x, 3, strides=2, padding="same"), draw(2, 5, 6, 2)),
     "global_max_pool2d": (functions.global_max_pool2d, draw(2, 5, 6, 2)),

@@ -8,12 +8,24 @@
               and all passes where every channel has a filter of its own                             depthwise.py
     winograd  windows of 3 x 3 with four times fewer multiplications, where that pays                winograd.py
 
+With a maximum over 2 x 2 pixels at the end, `conv2d_max_pool2d` has rungs of its own, pooled.py.
+
 A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py). Their arrays are C-contiguous.
 """
 
 from .direct import conv2d_direct, conv2d_threaded
 from .im2col import conv2d_im2col
 from .naive import conv2d_naive
+from .pooled import conv2d_max_pool2d_direct, conv2d_max_pool2d_separate, conv2d_max_pool2d_winograd
 from .winograd import conv2d_winograd
 
-__all__ = ["conv2d_direct", "conv2d_im2col", "conv2d_naive", "conv2d_threaded", "conv2d_winograd"]
+__all__ = [
+    "conv2d_direct",
+    "conv2d_im2col",
+    "conv2d_max_pool2d_direct",
+    "conv2d_max_pool2d_separate",
+    "conv2d_max_pool2d_winograd",
+    "conv2d_naive",
+    "conv2d_threaded",
+    "conv2d_winograd",
+]

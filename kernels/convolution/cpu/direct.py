@@ -13,7 +13,7 @@ import functools
 import numpy as np
 
 from ... import simd
-from ...gemm.cpu import CODES, NONE, RELU, activate, add_rows, pack_panel, pack_panels
+from ...gemm.cpu import CODES, NO_BIAS, NONE, RELU, activate, add_rows, pack_panel, pack_panels
 from ...jit import jit
 from ...recording import on_host
 from ...simd import (
@@ -136,33 +136,37 @@ def product(columns):
     return threaded(multiply), threaded(pack)
 
 
-_NO_BIAS = {np.dtype(dtype): np.empty(0, dtype) for dtype in (np.float32, np.float64)}
-
-
-def _multiply(run, products, x, w, bias, y, activation):
-    """Pack the weights and multiply, for every width of tile and every phase; `run` runs a kernel's chunks."""
+def packed_panels(run, products, w):
+    """For every width of tile and every phase, one after the other: the width, the tables, and w in panels."""
     for columns, plan, packing in products:
-        multiply, pack = product(columns)
+        _, pack = product(columns)
         panels = plan.panels.size // PANEL
         size = panels * packing.taps.size * packing.depth * columns * simd.VECTOR_BYTES // w.itemsize
         packed = scratch("convolution.packed", size, w.dtype)
-        run(pack, panels, 4 * size, w, packed, packing)
-        work = 2 * plan.images * plan.image_pixels * size
+        run(pack, panels, 4 * size, w.reshape(-1), packed, packing)
+        yield columns, plan, packed
+
+
+def _multiply(run, products, x, w, bias, y, activation):
+    """Pack the weights and multiply, width by width and phase by phase; `run` runs a kernel's chunks."""
+    for columns, plan, packed in packed_panels(run, products, w):
+        multiply, _ = product(columns)
+        work = 2 * plan.images * plan.image_pixels * packed.size
         stream = plan.stream and activation <= RELU and y.ctypes.data % LINE == 0
         run(multiply, plan.shares * plan.sheets * plan.blocks, work, x, packed, bias, y, plan, activation, stream)
 
 
 def _forward(run, x, w, b, y, g, activation):
     flat, _, _ = pad_input(x, g)
-    bias = _NO_BIAS[x.dtype] if b is None else b
-    _multiply(run, forward_products(g, x.itemsize), flat, w.reshape(-1), bias, y.reshape(-1), CODES[activation])
+    bias = NO_BIAS[x.dtype] if b is None else b
+    _multiply(run, forward_products(g, x.itemsize), flat, w, bias, y.reshape(-1), CODES[activation])
 
 
 def _data_gradient(run, dz, w, dx, g):
     rows, (left, right) = padding_of_dz(g)
     flat = pad(dz, g.N, g.OH, g.OW * g.F, (rows, (left * g.F, right * g.F)))
     products = data_products(g, dz.itemsize)
-    _multiply(run, products, flat, w.reshape(-1), _NO_BIAS[dz.dtype], dx.reshape(-1), NONE)
+    _multiply(run, products, flat, w, NO_BIAS[dz.dtype], dx.reshape(-1), NONE)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -298,7 +302,7 @@ def _weight_gradient(run, x, dz, dw, g):
 # The rungs
 
 
-def _over_threads(launch, chunks, work, *args):
+def over_threads(launch, chunks, work, *args):
     launch(chunks, work, *args)
 
 
@@ -310,7 +314,7 @@ def _threaded_forward(x, w, b, y, g, activation):
     if depthwise.suits(g):
         depthwise.forward(x, w, b, y, g, activation)
     else:
-        _forward(_over_threads, x, w, b, y, g, activation)
+        _forward(over_threads, x, w, b, y, g, activation)
 
 
 def _threaded_data_gradient(dz, w, dx, g):
@@ -319,14 +323,14 @@ def _threaded_data_gradient(dz, w, dx, g):
     elif few.suits(g, dx.itemsize):
         few.data_gradient(dz, w, dx, g)
     else:
-        _data_gradient(_over_threads, dz, w, dx, g)
+        _data_gradient(over_threads, dz, w, dx, g)
 
 
 def _threaded_weight_gradient(x, dz, dw, g):
     if depthwise.suits(g):
         depthwise.weight_gradient(x, dz, dw, g)
     else:
-        _weight_gradient(_over_threads, x, dz, dw, g)
+        _weight_gradient(over_threads, x, dz, dw, g)
 
 
 conv2d_direct = Rung(

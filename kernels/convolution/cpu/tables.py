@@ -142,6 +142,19 @@ def forward_products(g, itemsize):
 
 
 @lru_cache(maxsize=128)
+def window_products(g, itemsize):
+    """The same where the maxima of 2 x 2 pixels are stored: pixels by windows, places of windows. What is left out of
+    the windows is left out of y."""
+    high, wide = g.OH // 2, g.OW // 2
+    x = _padded_input(g)
+    axes = [
+        Axis(np.arange(2 * out) * stride, np.arange(out), [(tap, tap * step) for tap in range(window)], range(size))
+        for out, window, stride, step, size in zip((high, wide), (g.KH, g.KW), g.strides, g.dilation, x)
+    ]
+    return _products(g, itemsize, axes, x, Side(high, wide, g.F), across=1, deep=g.F, windows=True)
+
+
+@lru_cache(maxsize=128)
 def data_products(g, itemsize):
     """The same for dx: the products of all phases. Filters and channels change their roles."""
     (top, bottom), (left, right) = padding_of_dz(g)
@@ -164,7 +177,7 @@ def _phase(residue, size, window, out, before_dz, stride, step, padding):
     return Axis(np.arange(outputs.size) + before_dz, outputs, taps, range(before_dz, before_dz + out))
 
 
-def _products(g, itemsize, axes, x, y, across, deep):
+def _products(g, itemsize, axes, x, y, across, deep, windows=False):
     """The products that take x to y; column i and row k of a panel are `across` and `deep` apart in w."""
     high, wide = axes
     contiguous = g.groups == 1 and all(after[1] - tap[1] == 1 for tap, after in zip(wide.taps, wide.taps[1:]))
@@ -173,9 +186,13 @@ def _products(g, itemsize, axes, x, y, across, deep):
     runs = [(h * x.width + w) * x.channels for _, h in high.taps for _, w in starts]
     length = depth * (len(wide.taps) if contiguous else 1)
     taps = [(kh * g.KW + kw) * (g.C // g.groups) * g.F for kh, _ in high.taps for kw, _ in wide.taps]
-    order, limits = _order(*axes, len(starts), depth if contiguous else 0, length)
+    rows, columns = _limits(*axes, len(starts), depth if contiguous else 0, length)
+    order = _by_windows(len(rows), len(columns)) if windows else _by_columns(len(rows), columns)
+    limits = np.concatenate([np.repeat(rows, len(columns), axis=0), np.tile(columns, (len(rows), 1))], axis=1)[order]
     pixels = ((high.inputs[:, None] * x.width + wide.inputs) * x.channels).reshape(-1)[order]
-    places = ((high.outputs[:, None] * y.width + wide.outputs) * y.channels).reshape(-1)[order]
+    places = ((high.outputs[:, None] * y.width + wide.outputs) * y.channels).reshape(-1)
+    if not windows:
+        places = places[order]
     grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, CHUNKS)
     step = int(wide.inputs[1] - wide.inputs[0]) if wide.inputs.size > 1 else 1
     pace = -(-TILE_ROWS * step * x.channels // max(1, len(taps) * depth))
@@ -193,25 +210,32 @@ def _products(g, itemsize, axes, x, y, across, deep):
     return found
 
 
-def _order(high, wide, runs_a_tap, run_step, length):
-    """The order in which pixels fill the tiles; for each: first and end of the runs, and of the numbers in a run.
+def _limits(high, wide, runs_a_tap, run_step, length):
+    """For each row of pixels, first and end of the runs; for each column, first and end of the numbers in a run.
 
     Taps that meet padding alone need not be multiplied. Along the height they are whole runs. Along the width they are
-    the start or the end of every run, the same for one column of pixels: so those of the left border come first, row
-    after row, then all that have every tap, then those of the right border.
+    the start or the end of every run.
     """
     rows, columns = _inside(high) * runs_a_tap, _inside(wide) * run_step
     if run_step == 0:
         columns[:] = 0, length
+    return rows, columns
+
+
+def _by_columns(height, columns):
+    """The order in which pixels fill the tiles: those with the same taps along the width follow each other.
+
+    Those of the left border come first, row after row, then all that have every tap, then those of the right border.
+    """
     order = np.lexsort((-columns[:, 1], -columns[:, 0]))
-    order = np.concatenate(
-        [
-            (np.arange(len(rows))[:, None] * len(columns) + order[same]).reshape(-1)
-            for same in np.split(np.arange(order.size), 1 + np.flatnonzero(np.diff(columns[order], axis=0).any(axis=1)))
-        ]
-    )
-    limits = np.concatenate([np.repeat(rows, len(columns), axis=0), np.tile(columns, (len(rows), 1))], axis=1)
-    return order, limits[order]
+    cuts = 1 + np.flatnonzero(np.diff(columns[order], axis=0).any(axis=1))
+    same = [(np.arange(height)[:, None] * len(columns) + part).reshape(-1) for part in np.split(order, cuts)]
+    return np.concatenate(same)
+
+
+def _by_windows(height, width):
+    """The order for maximum pooling: the four pixels of each window follow each other."""
+    return np.arange(height * width).reshape(height // 2, 2, width // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _inside(axis):

@@ -24,6 +24,7 @@ definition has 9, if all signs conspire (the absolute values of A, B and G in pl
 is far less; the contract states what the tests hold.
 """
 
+import functools
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,7 +33,21 @@ import numpy as np
 from ... import simd
 from ...gemm.cpu import CODES, NO_BIAS, NONE, RELU, ROWS, activate, pack_panel, tall_padded
 from ...jit import jit
-from ...simd import TILE_COLUMNS, fma, lanes, select, stack_array, vfill, viewed, vload, vload_part, vstore, vstore_part
+from ...simd import (
+    TILE_COLUMNS,
+    fma,
+    lane_numbers,
+    lanes,
+    select,
+    stack_array,
+    vfill,
+    viewed,
+    vload,
+    vload_part,
+    vstore,
+    vstore_as_part,
+    vstore_part,
+)
 from ...threads import threaded
 from ...workspace import LINE, scratch
 from .direct import conv2d_threaded
@@ -190,18 +205,30 @@ def finish(y, target, z, bias, activation, count):
 
 
 @jit(inline=True)
-def transform_products(m, start, point, half, bias, f, activation, y, target, down, high, wide, outputs):
-    """Y of a tile, a vector of filters: `high` x `wide` pixels of it exist, `outputs` - f of the numbers."""
-    step, count = lanes(y), outputs - f
+def transform_columns(m, start, point, half):
+    """The first half of Aᵀ M A: `half` is Aᵀ M, row by row."""
+    step = lanes(m)
     for j in range(PATCH):
         y0, y1, y2, y3 = output_sums(*load_six(m, start + j * point, PATCH * point))
         vstore(half, j * step, y0)
         vstore(half, (PATCH + j) * step, y1)
         vstore(half, (2 * PATCH + j) * step, y2)
         vstore(half, (3 * PATCH + j) * step, y3)
-    b = vfill(y, 0.0)
+
+
+@jit(inline=True)
+def bias_of(bias, f, like, count):
     if bias.size > 0:
-        b = vload_part(bias, f, count)
+        return vload_part(bias, f, count)
+    return vfill(like, 0.0)
+
+
+@jit(inline=True)
+def transform_products(m, start, point, half, bias, f, activation, y, target, down, high, wide, outputs):
+    """Y of a tile, a vector of filters: `high` x `wide` pixels of it exist, `outputs` - f of the numbers."""
+    step, count = lanes(y), outputs - f
+    transform_columns(m, start, point, half)
+    b = bias_of(bias, f, y, count)
     for i in range(high):
         y0, y1, y2, y3 = output_sums(*load_six(half, PATCH * i * step, step))
         finish(y, target, y0, b, activation, count)
@@ -214,52 +241,108 @@ def transform_products(m, start, point, half, bias, f, activation, y, target, do
         target += down
 
 
-@jit(inner=True)
-def multiply_tiles(chunk, x, u, bias, y, none, plan, activation):
-    """One chunk: one block of tiles, all filters."""
-    step, width = lanes(y), TILE_COLUMNS * lanes(y)
-    v = viewed(stack_array(np.uint8, BLOCK_BYTES), y)
-    m = viewed(stack_array(np.uint8, M_BYTES), y)
-    patch = viewed(stack_array(np.uint8, PATCH_BYTES), y)
-    half = viewed(stack_array(np.uint8, PATCH_BYTES), y)
-    first, end = chunk * plan.block, min(plan.tiles, (chunk + 1) * plan.block)
-    line = plan.in_width * plan.depth
-    for t in range(first, end):
-        image, place = t // (plan.high * plan.wide), t % (plan.high * plan.wide)
-        h0, w0 = place // plan.wide * EDGE - plan.before_high, place % plan.wide * EDGE - plan.before_wide
-        inside = h0 >= 0 and w0 >= 0 and h0 + PATCH <= plan.in_height and w0 + PATCH <= plan.in_width
-        for c in range(0, plan.depth, step):
-            target = (t - first) * plan.row + c
-            if inside and c + step <= plan.depth:
-                start = ((image * plan.in_height + h0) * plan.in_width + w0) * plan.depth + c
-                transform_patch(x, start, line, plan.depth, half, v, target, plan.point_v)
-            else:
-                gather(x, image, h0, w0, c, plan, patch)
-                transform_patch(patch, 0, PATCH * step, step, half, v, target, plan.point_v)
-    point_m = plan.block * width
-    for panel in range(plan.panels):
-        for p in range(POINTS):
-            for i in range(0, end - first, ROWS):
-                tall_padded(
-                    v, p * plan.point_v + i * plan.row, plan.row, 1, u, (panel * POINTS + p) * plan.point_u, width,
-                    plan.depth, m, p * point_m + i * width, width, ROWS, width, False, none, 0, NONE,
-                )  # fmt: skip
+@jit(inline=True)
+def larger(best, offset, value, number):
+    """The larger of two pixels and its number; the first one, or NaN, once it is there, stays."""
+    better = (best == best) & ~(value <= best)
+    return select(better, value, best), select(better, number, offset)
+
+
+@jit(inline=True)
+def largest_of(a, b, c, d):
+    """The largest of the four pixels of a window, and which one it is."""
+    best, offset = larger(a, vfill(lane_numbers(a), 0), b, 1)
+    best, offset = larger(best, offset, c, 2)
+    return larger(best, offset, d, 3)
+
+
+@jit(inline=True)
+def store_largest(y, offsets, target, a, b, c, d, bias, activation, count):
+    a, b, c, d = a + bias, b + bias, c + bias, d + bias
+    if activation == RELU:
+        a, b = select(a < 0.0, 0.0, a), select(b < 0.0, 0.0, b)
+        c, d = select(c < 0.0, 0.0, c), select(d < 0.0, 0.0, d)
+    best, offset = largest_of(a, b, c, d)
+    vstore_part(y, target, best, count)
+    if offsets.size > 0:
+        vstore_as_part(offsets, target, offset, count)
+
+
+@jit(inline=True)
+def pool_products(m, start, point, half, bias, f, activation, y, offsets, target, down, high, wide, outputs):
+    """The maxima of the tile's windows of 2 x 2; `high` and `wide` are 2 or 4."""
+    step, count = lanes(y), outputs - f
+    transform_columns(m, start, point, half)
+    b = bias_of(bias, f, y, count)
+    for i in range(0, high, 2):
+        a0, a1, a2, a3 = output_sums(*load_six(half, PATCH * i * step, step))
+        c0, c1, c2, c3 = output_sums(*load_six(half, PATCH * (i + 1) * step, step))
+        store_largest(y, offsets, target, a0, a1, c0, c1, b, activation, count)
+        if wide > 2:
+            store_largest(y, offsets, target + outputs, a2, a3, c2, c3, b, activation, count)
+        target += down
+
+
+@functools.cache
+def products(pools):
+    """The kernel that takes x and U to y, or, where it `pools`, to the maxima of y's 2 x 2 pixels and their offsets."""
+
+    @jit(inner=True, name=f"{__name__}.multiply_tiles-{pools}")
+    def multiply_tiles(chunk, x, u, bias, y, offsets, none, plan, activation):
+        """One chunk: one block of tiles, all filters."""
+        step, width = lanes(y), TILE_COLUMNS * lanes(y)
+        v = viewed(stack_array(np.uint8, BLOCK_BYTES), y)
+        m = viewed(stack_array(np.uint8, M_BYTES), y)
+        patch = viewed(stack_array(np.uint8, PATCH_BYTES), y)
+        half = viewed(stack_array(np.uint8, PATCH_BYTES), y)
+        first, end = chunk * plan.block, min(plan.tiles, (chunk + 1) * plan.block)
+        line = plan.in_width * plan.depth
         for t in range(first, end):
             image, place = t // (plan.high * plan.wide), t % (plan.high * plan.wide)
-            h, w = place // plan.wide * EDGE, place % plan.wide * EDGE
-            pixel = (image * plan.out_height + h) * plan.out_width + w
-            for j in range(0, width, step):
-                f = panel * width + j
-                if f < plan.outputs:
-                    transform_products(
-                        m, (t - first) * width + j, point_m, half, bias, f, activation,
-                        y, pixel * plan.outputs + f, plan.out_width * plan.outputs,
-                        min(EDGE, plan.out_height - h), min(EDGE, plan.out_width - w), plan.outputs,
+            h0, w0 = place // plan.wide * EDGE - plan.before_high, place % plan.wide * EDGE - plan.before_wide
+            inside = h0 >= 0 and w0 >= 0 and h0 + PATCH <= plan.in_height and w0 + PATCH <= plan.in_width
+            for c in range(0, plan.depth, step):
+                target = (t - first) * plan.row + c
+                if inside and c + step <= plan.depth:
+                    start = ((image * plan.in_height + h0) * plan.in_width + w0) * plan.depth + c
+                    transform_patch(x, start, line, plan.depth, half, v, target, plan.point_v)
+                else:
+                    gather(x, image, h0, w0, c, plan, patch)
+                    transform_patch(patch, 0, PATCH * step, step, half, v, target, plan.point_v)
+        point_m = plan.block * width
+        for panel in range(plan.panels):
+            for p in range(POINTS):
+                for i in range(0, end - first, ROWS):
+                    tall_padded(
+                        v, p * plan.point_v + i * plan.row, plan.row, 1, u, (panel * POINTS + p) * plan.point_u, width,
+                        plan.depth, m, p * point_m + i * width, width, ROWS, width, False, none, 0, NONE,
                     )  # fmt: skip
+            for t in range(first, end):
+                image, place = t // (plan.high * plan.wide), t % (plan.high * plan.wide)
+                h, w = place // plan.wide * EDGE, place % plan.wide * EDGE
+                high, wide = min(EDGE, plan.out_height - h), min(EDGE, plan.out_width - w)
+                for j in range(0, width, step):
+                    f = panel * width + j
+                    if f >= plan.outputs:
+                        continue
+                    start = (t - first) * width + j
+                    if pools:
+                        place = ((image * plan.out_height + h) // 2 * (plan.out_width // 2) + w // 2) * plan.outputs + f
+                        pool_products(
+                            m, start, point_m, half, bias, f, activation, y, offsets,
+                            place, plan.out_width // 2 * plan.outputs, high, wide, plan.outputs,
+                        )  # fmt: skip
+                    else:
+                        place = ((image * plan.out_height + h) * plan.out_width + w) * plan.outputs + f
+                        transform_products(
+                            m, start, point_m, half, bias, f, activation,
+                            y, place, plan.out_width * plan.outputs, high, wide, plan.outputs,
+                        )  # fmt: skip
+
+    return threaded(multiply_tiles)
 
 
 _transform_weights = threaded(transform_weights)
-_multiply_tiles = threaded(multiply_tiles)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -283,13 +366,15 @@ def _plan(images, source, result, before, across, deep, turned, itemsize):
     )  # fmt: skip
 
 
-def _convolve(x, w, bias, y, plan, activation):
+def _convolve(x, w, bias, y, offsets, plan, activation):
+    """y, or where there are `offsets` its maxima."""
     none = NO_BIAS[x.dtype]
     u = scratch("convolution.points", plan.panels * POINTS * plan.point_u, w.dtype)
     _transform_weights(plan.panels * -(-plan.depth // DEPTH), 4 * u.size, w.reshape(-1), u, plan)
-    _multiply_tiles(
+    products(offsets is not None)(
         -(-plan.tiles // plan.block), 2 * POINTS * plan.tiles * plan.depth * plan.outputs,
-        x.reshape(-1), u, none if bias is None else bias, y.reshape(-1), none, plan, CODES[activation],
+        x.reshape(-1), u, none if bias is None else bias, y.reshape(-1),
+        none if offsets is None else offsets.reshape(-1), none, plan, CODES[activation],
     )  # fmt: skip
 
 
@@ -320,9 +405,17 @@ def _forward(x, w, b, y, g, activation):
     if not suits(g, g.N, g.OH, g.OW, g.C, g.F, x.itemsize):
         conv2d_threaded.forward(x, w, b, y, g, activation)
         return
+    _convolve(x, w, b, y, None, _forward_plan(g, g.OH, g.OW, x.itemsize), activation)
+
+
+def pooled_forward(x, w, b, y, offsets, g, activation):
+    """y : the maxima of 2 x 2 pixels after the activation, None or "relu"; `offsets` may be empty."""
+    _convolve(x, w, b, y, offsets, _forward_plan(g, g.OH // 2 * 2, g.OW // 2 * 2, x.itemsize), activation)
+
+
+def _forward_plan(g, height, width, itemsize):
     before = g.padding[0][0], g.padding[1][0]
-    plan = _plan(g.N, (g.H, g.W, g.C), (g.OH, g.OW, g.F), before, 1, g.F, False, x.itemsize)
-    _convolve(x, w, b, y, plan, activation)
+    return _plan(g.N, (g.H, g.W, g.C), (height, width, g.F), before, 1, g.F, False, itemsize)
 
 
 def _data_gradient(dz, w, dx, g):
@@ -331,7 +424,7 @@ def _data_gradient(dz, w, dx, g):
         return
     before = 2 - g.padding[0][0], 2 - g.padding[1][0]
     plan = _plan(g.N, (g.OH, g.OW, g.F), (g.H, g.W, g.C), before, g.F, 1, True, dz.itemsize)
-    _convolve(dz, w, None, dx, plan, None)
+    _convolve(dz, w, None, dx, None, plan, None)
 
 
 conv2d_winograd = Rung(_forward, _data_gradient, conv2d_threaded.weight_gradient)

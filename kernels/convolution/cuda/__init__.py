@@ -6,15 +6,23 @@
 
 A rung does all passes: `forward`, `data_gradient`, `weight_gradient`, from two kernels, one that convolves and one that
 correlates (rung.py). The data gradient is a convolution of dz, or for strides above 1 several (window.py). Arrays are
-C-contiguous.
+C-contiguous. `conv2d_max_pool2d` has its convolution and its pooling one after the other (pooled.py).
 """
 
 from .direct import conv2d_direct
 from .implicit import conv2d_implicit
+from .pooled import separate
 from .rung import Rung
 from .tensor_cores import conv2d_tensor
 
-__all__ = ["conv2d_default", "conv2d_direct", "conv2d_implicit", "conv2d_rule", "conv2d_tensor"]
+__all__ = [
+    "conv2d_default",
+    "conv2d_direct",
+    "conv2d_implicit",
+    "conv2d_max_pool2d_separate",
+    "conv2d_rule",
+    "conv2d_tensor",
+]
 
 # A register tile pays for itself from this many columns of a group on; below, most of it would be unused. The tensor
 # cores' TF32 is for those who ask for it.
@@ -46,3 +54,4 @@ conv2d_default = Rung(
     lambda dz, w, dx, g: _for(g.C // g.groups).data_gradient(dz, w, dx, g),
     lambda x, dz, dw, g: _for(g.F // g.groups).weight_gradient(x, dz, dw, g),
 )
+conv2d_max_pool2d_separate = separate(conv2d_default)

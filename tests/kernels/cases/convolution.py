@@ -90,6 +90,33 @@ def conv(id, x_shape, w_shape, bias=True, variants=None, **options):
     )  # fmt: skip
 
 
+def pooled(id, *shapes, **options):
+    """The same convolution with the maximum over 2 x 2 pixels of its result."""
+    case = conv(id, *shapes, variants=("separate", "direct", "winograd"), **options)
+    options = case.options
+
+    def workspace(variant, x, w, b):
+        g = kernels.conv2d_forward(x, w, b, **options)[1].geometry
+        z, sums = g.N * g.OH * g.OW * g.F, 16 * g.F
+        forward, backward = stated("winograd", g, x.itemsize)
+        tiles, _ = stated("threaded", g, x.itemsize)
+        taken = z * x.itemsize + y_size(g) if alone(variant, g, options) else 0
+        dm = y_size(g) if options.get("activation") else 0
+        return max(forward, tiles) * x.itemsize + taken, (backward + z + dm + sums) * x.itemsize
+
+    return dataclasses.replace(case, op="conv2d_max_pool2d", workspace=workspace, spreads=("separate", "winograd"))
+
+
+def y_size(g):
+    return g.N * (g.OH // 2) * (g.OW // 2) * g.F
+
+
+def alone(variant, g, options):
+    """Whether the convolution and the pooling are done one after the other."""
+    depthwise = g.groups == g.C == g.F
+    return variant == "separate" or depthwise or options.get("activation") in ("sigmoid", "tanh")
+
+
 CASES = [
     # Output pixels below, at and above the height of the tile (14 or 6), in one row and over several.
     conv("one-number", (1, 1, 1, 1), (1, 1, 1, 1)),
@@ -139,8 +166,27 @@ CASES = [
     conv("points-valid", (1, 40, 35, 33), (3, 3, 33, 40), variants=("winograd",)),
     conv("points-sided", (3, 28, 27, 32), (3, 3, 32, 24), bias=False, padding=((0, 2), (3, 1)), variants=("winograd",)),
     conv("deep", (1, 6, 6, 200), (3, 3, 200, 96), padding="same", bias=False, variants=FAST),
+    # One window; windows below, at and above a tile; an odd row, an odd column; blocks of windows, panels with a rest.
+    pooled("one-window", (1, 3, 4, 2), (2, 2, 2, 3)),
+    pooled("windows-below-the-tile", (3, 5, 4, 2), (2, 2, 2, 5), activation="relu"),
+    pooled("odd-row", (2, 8, 19, 3), (2, 2, 3, 17), padding="same"),
+    pooled("odd-column", (1, 11, 16, 3), (3, 2, 3, 33), padding=((2, 0), (1, 1)), activation="relu"),
+    pooled("strides-and-dilation", (2, 17, 14, 2), (3, 2, 2, 5), strides=(2, 1), dilation=(1, 2), bias=False),
+    pooled("groups", (2, 9, 11, 6), (3, 3, 2, 9), groups=3, padding="same", activation="relu"),
+    pooled("alone", (1, 8, 8, 3), (3, 3, 3, 4), activation="sigmoid"),
+    pooled("depthwise", (1, 9, 8, 5), (3, 3, 1, 5), groups=5, activation="relu"),
+    pooled("digits", (8, 28, 28, 1), (3, 3, 1, 32), activation="relu"),
+    pooled("points", (2, 35, 33, 17), (3, 3, 17, 20), padding="same", activation="relu"),
+    pooled("points-sided", (3, 28, 27, 32), (3, 3, 32, 24), bias=False, padding=((0, 2), (3, 1))),
 ]
 
 # On a GPU: which of these run in the simulator.
-SIMULATED = {"same-strides", "dilation-and-strides", "groups-in-vectors", "many-pixels-and-filters"}
+SIMULATED = {
+    "one-window",
+    "odd-column",
+    "same-strides",
+    "dilation-and-strides",
+    "groups-in-vectors",
+    "many-pixels-and-filters",
+}
 CASES = [dataclasses.replace(case, simulate=True) if case.id in SIMULATED else case for case in CASES]
