@@ -13,7 +13,19 @@ from ...simd import at, lanes, stack_array, viewed
 from ...threads import threaded
 from ...workspace import scratch
 from .epilogue import NO_BIAS, add_parts
-from .tile import CODES, COLUMNS, NONE, ROWS, SHORT, operand, pack_panel, short_tile, single_tile, tall_tile
+from .tile import (
+    CODES,
+    COLUMNS,
+    NONE,
+    ROWS,
+    SHORT,
+    operand,
+    pack_panel,
+    packing_tile,
+    short_tile,
+    single_tile,
+    tall_tile,
+)
 
 # Rows of C in a chunk where there are many.
 TALL = 8 * ROWS
@@ -21,8 +33,8 @@ TALL = 8 * ROWS
 WIDE = 8
 # Bytes of one row of a part of K: 512 float32.
 PART_BYTES = 2048
-# Numbers of a column of B that are packed at a time, where it is, and from so many rows of C on.
-STEEP, WORTH = 256, 4 * ROWS
+# Numbers of a column of B that are packed at a time, where it is; and from so many rows of C and so long sums on.
+STEEP, WORTH, DEEP = 256, 4 * ROWS, 128
 PANEL_BYTES = STEEP * COLUMNS * simd.VECTOR_BYTES
 
 
@@ -66,9 +78,9 @@ def multiply_direct(
 ):  # fmt: skip
     """One chunk is `rows` x `columns` of C, straight from the operands where B's rows are contiguous.
 
-    With several parts, a chunk sums one part of K, and C has a copy for each. There the numbers of a column of B are so
-    many that they would drive each other out of the cache, if they stayed as far apart as they are: they are packed, a
-    panel at a time on the stack, as they are where the rows of B are not contiguous.
+    With several parts, a chunk sums one part of K, and C has a copy for each. Where B has long columns, their numbers
+    would drive each other out of the cache, as far apart as they are: the first tile that reads them packs them, a
+    panel at a time on the stack. Where the rows of B are not contiguous, they are packed before.
     """
     width = COLUMNS * lanes(c)
     groups = (n + columns - 1) // columns
@@ -76,25 +88,32 @@ def multiply_direct(
     i_first, j_first = chunk // groups * rows, chunk % groups * columns
     i_end, j_end = min(m, i_first + rows), min(n, j_first + columns)
     k_first, k_end, c0 = part * depth // parts, (part + 1) * depth // parts, c0 + part * m * n
-    for j in range(j_first, j_end, width):
-        valid = min(width, j_end - j)
-        if b_col != 1 or (parts > 1 and rows >= WORTH):
-            panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
-            k = k_first
-            while k < k_end or k == k_first:
-                steps = min(STEEP, k_end - k)
-                code = NONE if k + steps < k_end else activation
-                pack_panel(b, b0 + k * b_row + j * b_col, b_col, b_row, valid, steps, width, panel, 0)
+    if b_col != 1 or (rows >= WORTH and depth > DEEP):
+        panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
+        for j in range(j_first, j_end, width):
+            valid, blocks = min(width, j_end - j), max(1, (k_end - k_first + STEEP - 1) // STEEP)
+            for block in range(blocks):
+                k = k_first + block * (k_end - k_first) // blocks
+                steps = k_first + (block + 1) * (k_end - k_first) // blocks - k
+                code, start, i = activation if block == blocks - 1 else NONE, b0 + k * b_row + j * b_col, i_first
+                if b_col == 1 and valid == width and i_end - i_first >= ROWS:
+                    packing_tile(
+                        a, a0 + i * a_row + k * a_col, a_row, a_col, b, start, b_row, steps,
+                        c, c0 + i * n + j, n, block > 0, bias, j, code, panel, 0,
+                    )  # fmt: skip
+                    i += ROWS
+                else:
+                    pack_panel(b, start, b_col, b_row, valid, steps, width, panel, 0)
                 column_of_tiles(
                     a, a0 + k * a_col, a_row, a_col, panel, 0, width, steps,
-                    c, c0 + j, n, i_first, i_end, valid, k > k_first, bias, j, code,
+                    c, c0 + j, n, i, i_end, valid, block > 0, bias, j, code,
                 )  # fmt: skip
-                k += STEEP
-        else:
-            column_of_tiles(
-                a, a0 + k_first * a_col, a_row, a_col, b, b0 + k_first * b_row + j, b_row, k_end - k_first,
-                c, c0 + j, n, i_first, i_end, valid, False, bias, j, activation,
-            )  # fmt: skip
+        return
+    for j in range(j_first, j_end, width):
+        column_of_tiles(
+            a, a0 + k_first * a_col, a_row, a_col, b, b0 + k_first * b_row + j, b_row, k_end - k_first,
+            c, c0 + j, n, i_first, i_end, min(width, j_end - j), False, bias, j, activation,
+        )  # fmt: skip
 
 
 _multiply_direct = threaded(multiply_direct)
@@ -127,14 +146,17 @@ class Cut(NamedTuple):
 @lru_cache(maxsize=4096)
 def direct_cut(m, n, k, itemsize):
     """None where packing pays: where both operands' numbers are used often."""
-    if min(m, 2 * n) > MANY and k > 128 and m * n * k > 100_000:
+    if min(m, 2 * n) > MANY and k > DEEP and (m * n * k > CUBE or k * itemsize > PART_BYTES):
         return None
     width, parts, columns = COLUMNS * simd.VECTOR_BYTES // itemsize, 1, n
     if m <= TALL:
         parts = max(1, min(16, k * itemsize // PART_BYTES))
         columns = width if parts == 1 else WIDE * width
-    chunks = -(-m // TALL) * -(-n // columns) * parts if m and n else 0
-    return Cut(chunks, min(m, TALL), columns, parts)
+        rows = m
+    else:  # in an even number of chunks, for two threads
+        rows = -(-m // (2 * -(-m // (2 * TALL))))
+    chunks = -(-m // rows) * -(-n // columns) * parts if m and n else 0
+    return Cut(chunks, rows, columns, parts)
 
 
 def gemm_direct(a, b, c, cut, bias, activation):
@@ -159,6 +181,9 @@ def gemm_direct(a, b, c, cut, bias, activation):
 
 # Rows, or columns twice, from which on packed panels are used often enough.
 MANY = max(48, 4 * ROWS)
+# Multiply-adds from which on packing pays also where K is short: one launch less, which two threads have to wait for,
+# counts until then (256 x 256 x 256 on two threads: 220 instead of 280 us).
+CUBE = 1 << 24
 # Numbers of a transposed B that are packed chunk by chunk.
 SMALL = 1 << 16
 # Edge of B's matrices in a stack, at most: beyond, packing pays.

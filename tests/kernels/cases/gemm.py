@@ -60,6 +60,10 @@ CASES = [
         for m, n, k in [(1, 1, 1), (13, 31, 5), (14, 32, 8), (15, 33, 9), (31, 67, 17), (1, 100, 3), (100, 1, 70)]
     ),
     product("deep", (17, 1100), (1100, 35), 1100),
+    # A column of B is packed by the tile that reads it first: in parts of K, several blocks of a part, several chunks.
+    product("packed-on-the-way-in-parts", (31, 1100), (1100, 70), 1100),
+    product("packed-on-the-way-in-tall-parts", (60, 1100), (1100, 70), 1100),
+    product("packed-on-the-way", (115, 300), (300, 70), 300),
     product("large", (150, 90), (90, 200), 200),
     product("two-blocks", (70, 1100), (1100, 45), 1100),
     product("thin-and-deep", (64, 1100), (1100, 10), 1100),
