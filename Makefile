@@ -8,6 +8,9 @@ ORACLES ?= torch==2.13.0
 # Whether an interpreter has what CUDA kernels need, so that gpu-check has to install nothing.
 HAS_CUDA := import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("cupy", "numba", "numba_cuda", "rich"))))
 
+# Tests run side by side. Threads that wait must then sleep: those of two processes that spin stop each other.
+TWO_AT_A_TIME = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
@@ -25,14 +28,14 @@ demo: $(VENV)/.demo ## train a CNN and an LSTM on handwritten digits; OUT=folder
 test: $(VENV)/.test ## style, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(TWO_AT_A_TIME)
 
 test-oracles: $(VENV)/.oracles ## the tests that compare with torch, which this installs
 	HANDLOOM_ORACLES=1 $(BIN)/python -m pytest -m oracle
 
 test-cuda: $(VENV)/.cuda ## the CUDA kernels without a GPU: in the simulator, and their machine code
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -n 4 tests/cuda
-	HANDLOOM_CUDA=1 $(BIN)/python -m pytest -n 2 tests/cuda
+	HANDLOOM_CUDA=1 $(TWO_AT_A_TIME) tests/cuda
 
 bench: $(VENV)/.demo ## measure kernels and training steps on this machine
 	$(BIN)/handloom bench

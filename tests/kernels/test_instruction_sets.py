@@ -15,6 +15,9 @@ from processes import finish, start
 
 from handloom.kernels import simd
 
+# Where tests run side by side, one process compiles for other processors at a time.
+pytestmark = pytest.mark.xdist_group("other processors")
+
 SUPPORT = str(Path(__file__).parents[1] / "support")
 # Without a vector unit beyond the baseline and without fused multiply-adds; and with AVX2.
 PROCESSORS = {
@@ -26,6 +29,7 @@ CASES = {
     "matmul": ("31x67x17", "large", "thin-and-deep", "few-rows-transposed-b"),
     "dense": ("program-1",),
     "conv2d": ("same-strides", "digits-second", "depthwise-alone", "depthwise-strides"),
+    "conv2d_max_pool2d": ("odd-column", "points-sided"),
     "lstm": ("17x3x5to17", "5x3x7to256"),
     "lstm_cell": ("9x5to17",),
     "max_pool2d": ("33-channels", "overlap"),
