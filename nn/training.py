@@ -18,7 +18,7 @@ from .callbacks import Callback, History
 from .devices import beside, place_input
 from .layers.arguments import as_positive_int
 from .progress import ProgressBar
-from .steps import Steps, is_own
+from .steps import Predictions, Steps, is_own
 from .tensor import Tensor, made_by, no_grad
 from .transfer import on_device_of
 from .utils import get_seed, next_stream
@@ -33,8 +33,8 @@ class Trainer:
     run_eagerly = False
     stop_training = False
     _metrics = ()
-    _steps = None
-    _varies = ("optimizer", "history", "stop_training", "_shuffles", "_epochs_shuffled")
+    _steps = _predictions = None
+    _varies = ("optimizer", "history", "stop_training", "_shuffles", "_epochs_shuffled", "_predictions")
     _shuffles = None  # (seed, random stream) that the orders of the samples come from
     _epochs_shuffled = 0
 
@@ -45,7 +45,7 @@ class Trainer:
             optimizer: a name or an `Optimizer`.
             loss: a name, a `Loss` or a function(y_true, y_pred) of tensors that returns a tensor.
             metrics: a list of names, `Metric`s and functions.
-            run_eagerly: compute every step in plain Python, for looking into it; by default steps are played back from
+            run_eagerly: compute all steps and predictions in plain Python, for looking into them; by default steps are played back from
                 a recording once that is known to give the same bits (see `nn.steps`).
         """
         if loss is None:
@@ -132,7 +132,12 @@ class Trainer:
     def predict(self, x, batch_size=32, verbose="auto", *, callbacks=None):
         """The outputs for all samples of `x`, computed batch by batch, as one array."""
         x, _ = self._as_data("predict", x, None, labelled=False)
-        batches = Batches("predict", x, None, _as_batch_size("predict", batch_size))
+        batch_size = _as_batch_size("predict", batch_size)
+        if len(x) <= batch_size and not verbose and callbacks is None and self._predictions is not None:
+            y = self._predictions.play(self, x)
+            if y is not None:
+                return y
+        batches = Batches("predict", x, None, batch_size)
         on_begin, on_batch_begin, on_batch_end, on_end = (
             _hooks(_as_callbacks(callbacks), f"on_predict_{moment}")
             for moment in ("begin", "batch_begin", "batch_end", "end")
@@ -167,11 +172,19 @@ class Trainer:
     def predict_on_batch(self, x):
         """The outputs for these samples, taken as one batch."""
         x, _ = self._as_data("predict_on_batch", x, None, labelled=False)
+        y = None if self._predictions is None else self._predictions.play(self, x)
+        if y is not None:
+            return y
         with no_grad(), self._in_mode(False):
             return self._output(x).copy()  # it may be a view of `x`
 
     def _output(self, x):
         """The model's output for a batch, as the kind of array that `x` is."""
+        if self._predictions is None:
+            self._predictions = Predictions()
+        return self._predictions.compute(self, x, self._eager_output)
+
+    def _eager_output(self, x):
         y = self(made_by(place_input(self, x), None))
         if not isinstance(y, Tensor):
             raise TypeError(f"predict: the model returned a {type(y).__name__}: it must return one tensor")

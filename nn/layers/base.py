@@ -22,6 +22,14 @@ from .input import Input
 _names_given = Counter()
 
 
+_changes = [0]
+
+
+def changes():
+    """How often an attribute of any layer has been set: as long as that stays, all layers are what they were."""
+    return _changes[0]
+
+
 class _Modes(threading.local):
     """The modes that this thread has put over the layers' own for a while, innermost last.
 
@@ -141,6 +149,11 @@ class Layer:
             self.declared_shape = (None, as_positive_int(kind, "input_dim", shape["input_dim"]))
         self._own_weights = []
         self._trainable = None if trainable is None else bool(trainable)
+
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value)
+        if name not in self._varies:
+            _changes[0] += 1
 
     def __repr__(self):
         return f"<{type(self).__name__} name={self.name}>"
