@@ -93,7 +93,7 @@ class Recording(Recorder):
 
     def __exit__(self, *error):
         super().__exit__(*error)
-        self._parts = [np.array(part, np.int64) if isinstance(part, list) else part for part in self._parts]
+        self._parts = [_together(part) if isinstance(part, list) else part for part in self._parts]
 
     def replay(self):
         """Do it all again."""
@@ -101,7 +101,7 @@ class Recording(Recorder):
             if callable(part):
                 part()
             else:
-                threads.run_kept(part)
+                threads.run_kept(*part)
 
     def launched(self, drive, chunks, parallel, args):
         if self.thread != threading.get_ident():
@@ -117,6 +117,11 @@ class Recording(Recorder):
 
     def scratch(self):
         return self._buffers if self.thread == threading.get_ident() else None
+
+
+def _together(launches):
+    """Launches one after the other as `threads.run_kept` takes them."""
+    return np.array(launches, np.int64), any(parallel for *_, parallel in launches)
 
 
 def _tell(recorder):

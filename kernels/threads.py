@@ -175,9 +175,12 @@ def keep(drive, args):
     return memory, int(memory[0]), address + 16
 
 
-def run_kept(launches):
-    """Run kept launches, the rows of an int64 array (function, block, chunks, whether threads pay), in one call."""
-    if not _forked and get_num_threads() > 1 and launches[:, 3].any() and _region.acquire(False):
+def run_kept(launches, parallel):
+    """Run kept launches, the rows of an int64 array (function, block, chunks, whether threads pay), in one call.
+
+    parallel : whether threads pay for any.
+    """
+    if parallel and not _forked and get_num_threads() > 1 and _region.acquire(False):
         try:
             _run_kept(launches, True)
         finally:

@@ -45,8 +45,8 @@ class Trainer:
             optimizer: a name or an `Optimizer`.
             loss: a name, a `Loss` or a function(y_true, y_pred) of tensors that returns a tensor.
             metrics: a list of names, `Metric`s and functions.
-            run_eagerly: compute all steps and predictions in plain Python, for looking into them; by default steps are played back from
-                a recording once that is known to give the same bits (see `nn.steps`).
+            run_eagerly: compute all steps and predictions in plain Python, for looking into them; by default they are
+                played back from a recording once that is known to give the same bits (see `nn.steps`).
         """
         if loss is None:
             raise ValueError("compile: loss is missing: pass a name such as 'categorical_crossentropy' or a function")

@@ -323,7 +323,7 @@ class OnTheHost(GraphRecording):
     def launched(self, drive, chunks, parallel, args):
         memory, function, block = threads.keep(drive, args)
         self._kept.append((memory, args))
-        do(lambda: threads.run_kept(np.array([(function, block, chunks, parallel)], np.int64)))
+        do(lambda: threads.run_kept(np.array([(function, block, chunks, parallel)], np.int64), parallel))
 
     def scratch(self):
         return self.buffers
