@@ -15,6 +15,7 @@ def product(variant: str, m: int, n: int, k: int, itemsize: int) -> int:
     block = rounded(n, 128 // itemsize) * min(k * itemsize, 4096)
     if variant == "simd":
         return block
-    parts = min(16, k * itemsize // 2048) * m * n * itemsize if m <= 112 and k * itemsize >= 4096 else 0
+    cut = k * itemsize >= 4096 and (m <= 112 or m * n * itemsize <= 1 << 18)
+    parts = min(16, rounded(k * itemsize, 4096) // 2048) * m * n * itemsize if cut else 0
     turned = rounded(m, 32) * k * itemsize if m <= 64 else 0
     return max(block, parts, turned)

@@ -7,6 +7,7 @@
     threaded  the same over several threads                                                                 product.py
               and small or thin products and stacks of them without packing                                 direct.py
               and products with few rows                                                                    rows.py
+              and long sums for few numbers                                                                 sums.py
               and small ones by the shortest way                                                            once.py
 
 Every launcher is called as gemm_x(a, b, c, bias=None, activation=None): `a` and `b` 2-D with any strides, `c` 2-D and

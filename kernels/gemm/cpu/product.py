@@ -5,7 +5,7 @@
               operand, B, is read along its rows and not copied
 
 Each is a kernel over chunks, and a function that cuts the work into them. `gemm_threaded` at the end says which of
-these, or of those in direct.py and rows.py, a product takes.
+these, or of those in direct.py, rows.py and sums.py, a product takes.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from ...jit import jit
 from ...simd import lanes, stack_array, transpose_block, viewed
 from ...threads import threaded
 from ...workspace import scratch
+from . import sums
 from .direct import SMALL, TALL, direct_cut, gemm_direct, gemm_stack
 from .epilogue import NO_BIAS
 from .rows import FEW, gemm_rows
@@ -208,6 +209,8 @@ def gemm_threaded(a, b, c, bias=None, activation=None):
     cut = direct_cut(*c.shape, a.shape[1], c.itemsize)
     if c.shape[0] <= FEW and c.size and b.flags.c_contiguous:
         gemm_rows(a, b, c, bias, activation)
+    elif sums.suits(*c.shape, a.shape[1], c.itemsize) and (c.shape[0] > TALL or not a.flags.c_contiguous):
+        sums.gemm_sums(a, b, c, bias, activation)
     elif cut and (b.flags.c_contiguous or b.size <= SMALL):
         gemm_direct(a, b, c, cut, bias, activation)
     elif _suits_turning(b, c, bias, activation):

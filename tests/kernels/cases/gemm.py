@@ -64,6 +64,9 @@ CASES = [
     product("packed-on-the-way-in-parts", (31, 1100), (1100, 70), 1100),
     product("packed-on-the-way-in-tall-parts", (60, 1100), (1100, 70), 1100),
     product("packed-on-the-way", (115, 300), (300, 70), 300),
+    # Long sums for few numbers.
+    product("little-and-long", (1100, 131), (1100, 45), 1100, transpose_a=True),
+    product("little-and-long-transposed-b", (131, 1300), (70, 1300), 1300, transpose_b=True),
     product("large", (150, 90), (90, 200), 200),
     product("two-blocks", (70, 1100), (1100, 45), 1100),
     product("thin-and-deep", (64, 1100), (1100, 10), 1100),
