@@ -19,6 +19,7 @@ index makes Numba add `i < 0 ? i + n : i`, which halved the speed of a convoluti
 """
 
 from .arithmetic import (
+    add_in_order,
     any_lane,
     bits_to_float,
     constant,
@@ -45,6 +46,7 @@ from .arithmetic import (
     zip_high,
     zip_low,
 )
+from .groups import tile_groups, tile_groups_at, tile_groups_inside
 from .kinds import Mask, Tile, Vec
 from .machine import FEATURES, FREE_MASKS, HAS_FMA, TILE_COLUMNS, TILE_ROWS, VECTOR_BYTES
 from .memory import (
@@ -64,6 +66,7 @@ from .memory import (
     vstore_as,
     vstore_as_part,
     vstore_part,
+    vstream,
 )
 from .tiles import (
     tile_add,
@@ -92,6 +95,7 @@ __all__ = [
     "Tile",
     "VECTOR_BYTES",
     "Vec",
+    "add_in_order",
     "any_lane",
     "at",
     "bits_to_float",
@@ -112,6 +116,9 @@ __all__ = [
     "tile_add",
     "tile_expect_at",
     "tile_fill_rows",
+    "tile_groups",
+    "tile_groups_at",
+    "tile_groups_inside",
     "tile_outer",
     "tile_outer_at",
     "tile_outer_at_part",
@@ -144,6 +151,7 @@ __all__ = [
     "vstore_as",
     "vstore_as_part",
     "vstore_part",
+    "vstream",
     "vsum",
     "zip_high",
     "zip_low",

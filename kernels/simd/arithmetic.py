@@ -116,6 +116,16 @@ def fma(typingctx, a, b, c):
     return vec(a, b, c), codegen
 
 
+@intrinsic
+def add_in_order(typingctx, a, b):
+    """a + b, never regrouped: a chain of such sums rounds as it is written."""
+
+    def codegen(context, builder, sig, args):
+        return builder.fadd(*args, flags=("contract",))  # a flag of its own keeps Numba's, "reassoc" among them, away
+
+    return a(a, b), codegen
+
+
 def _unary(llvm_name, text):
     def declare(typingctx, x):
         def codegen(context, builder, sig, args):

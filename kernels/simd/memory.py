@@ -97,6 +97,19 @@ def vstore(typingctx, array, index, value):
 
 
 @intrinsic
+def vstream(typingctx, array, index, value):
+    """`vstore` past the caches, at an address that the bytes of a vector divide."""
+
+    def codegen(context, builder, sig, args):
+        pointer = emit.address(context, builder, array, *args[:2])
+        stored = builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer()), align=VECTOR_BYTES)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(emit.I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
 def vstore_part(typingctx, array, index, value, count):
     """Store the first `count` lanes (all, where it is more); memory beyond is not touched."""
 

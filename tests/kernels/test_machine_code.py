@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from assembly import AVX2, AVX512, NEON, assembly, innermost_loops, instructions
 
+# Where tests run side by side, one process compiles all this, for all of them.
+pytestmark = pytest.mark.xdist_group("machine code")
+
 TARGETS = AVX512, AVX2, NEON
 
 # Each kernel of the tables below, in float32.
@@ -33,8 +36,9 @@ for high, channels in ((2, 1), (3, 1), (3, 3), (3, 48)):
 train("conv2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), variant="winograd")
 for variant in ("direct", "winograd"):
     train("conv2d_max_pool2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), activation="relu", variant=variant)
-for strides in (1, 2):
-    train("conv2d", ones(2, 9, 9, 33), ones(3, 3, 1, 33), groups=33, strides=strides, **window)
+for size in (9, 33):
+    for width in (1, 4):
+        train("conv2d", ones(2, size, size, 36), ones(3, 3, width, 36), groups=36 // width, **window)
 
 gradient = {"backward": lambda y: y[0], "needs": (False, True, True, True, True, True)}
 train("lstm", ones(2, 2, 3), ones(3, 16), ones(4, 16), **gradient)
@@ -97,8 +101,9 @@ TILES = [
     ("multiply_tiles-False", "tall", 2),
     ("multiply_tiles-True", "tall", 2),
     ("multiply_windows-2", "tall", 2),
-    ("forward_row", 4, 1),
-    ("weight_part", 4, 1),
+    ("convolve_box-1", 4, 2),
+    ("correlate_box-1", 9, 1),
+    ("correlate_box-4", 3 * 4, 1),
     ("forward-{state}", "state", 2),
     ("backward-{state}", "state", 2),
 ]
@@ -106,7 +111,9 @@ IN_DOUBLE = ("multiply_panels", "multiply-2", "correlate")
 
 # Kernels that go through memory a vector at a time, and what their loops do with whole vectors.
 PACKED = {
-    "data_row": {"multiply-add"},
+    "convolve_rows-1": {"multiply-add"},
+    "convolve_rows-4": {"multiply-add"},
+    "convolve_box-4": {"multiply-add"},
     "transform_weights": {"multiply-add", "multiply"},
     "forward-{state}": {"multiply-add", "multiply", "divide"},
     "backward-{state}": {"multiply-add", "multiply", "divide"},

@@ -5,7 +5,7 @@
     direct    the same product in a register tile, without the matrix: tables say where its rows lie direct.py
     threaded  the same, chunk by chunk over several threads                                          direct.py
               and its data gradient for very few channels                                            few.py
-              and all passes where every channel has a filter of its own                             depthwise.py
+              and all passes of narrow groups, depthwise ones among them              grouped.py, rows.py, boxes.py
     winograd  windows of 3 x 3 with four times fewer multiplications, where that pays                winograd.py
 
 With a maximum over 2 x 2 pixels at the end, `conv2d_max_pool2d` has rungs of its own, pooled.py.

@@ -38,7 +38,7 @@ from ...simd import (
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
-from . import depthwise, few
+from . import few, grouped
 from .rung import Rung, pad, pad_input
 from .tables import (
     COLUMNS,
@@ -311,15 +311,15 @@ def _one_after_another(launch, chunks, work, *args):
 
 
 def _threaded_forward(x, w, b, y, g, activation):
-    if depthwise.suits(g):
-        depthwise.forward(x, w, b, y, g, activation)
+    if grouped.suits(g, x.itemsize):
+        grouped.forward(x, w, b, y, g, activation)
     else:
         _forward(over_threads, x, w, b, y, g, activation)
 
 
 def _threaded_data_gradient(dz, w, dx, g):
-    if depthwise.suits(g):
-        depthwise.data_gradient(dz, w, dx, g)
+    if grouped.suits(g, dz.itemsize):
+        grouped.data_gradient(dz, w, dx, g)
     elif few.suits(g, dx.itemsize):
         few.data_gradient(dz, w, dx, g)
     else:
@@ -327,8 +327,8 @@ def _threaded_data_gradient(dz, w, dx, g):
 
 
 def _threaded_weight_gradient(x, dz, dw, g):
-    if depthwise.suits(g):
-        depthwise.weight_gradient(x, dz, dw, g)
+    if grouped.suits(g, x.itemsize):
+        grouped.weight_gradient(x, dz, dw, g)
     else:
         _weight_gradient(over_threads, x, dz, dw, g)
 

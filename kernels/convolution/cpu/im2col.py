@@ -95,7 +95,7 @@ def _forward(x, w, b, y, g, activation):
     for piece in _pieces(g, x.dtype):
         bias = None if b is None else b[piece.filters]
         out = rows[piece.rows, piece.filters]
-        product = out if g.groups == 1 else np.empty(out.shape, x.dtype)
+        product = out if g.groups == 1 else scratch("convolution.group", out.size, x.dtype).reshape(out.shape)
         gemm_threaded(_fill(piece, padded, g), columns[:, piece.filters], product, bias, activation)
         if g.groups > 1:
             on_host(np.copyto, out, product)

@@ -151,6 +151,48 @@ CASES = [
     conv("depthwise-strides", (2, 8, 9, 17), (2, 3, 1, 17), groups=17, strides=(2, 3), padding="same", bias=False),
     conv("depthwise-dilation", (1, 9, 13, 5), (3, 2, 1, 5), groups=5, dilation=(2, 3), activation="tanh"),
     conv("depthwise-beyond", (2, 3, 2, 4), (2, 2, 1, 4), groups=4, padding=((4, 3), (0, 5)), activation="sigmoid"),
+    # Narrow groups: several in a vector, images below and above the width from which y is made row by row (32), tiles
+    # of four pixels that end before and after the last one, channels around two vectors.
+    conv(
+        "groups-of-one-wide", (1, 7, 37, 20), (3, 3, 1, 20), groups=20, padding="same", activation="relu", variants=FAST
+    ),
+    conv("groups-of-one-deep", (2, 5, 33, 130), (1, 7, 1, 130), groups=130, padding="same", variants=FAST),
+    conv("groups-of-one-strides", (2, 9, 35, 18), (5, 5, 1, 18), groups=18, padding="same", strides=2, variants=FAST),
+    conv("groups-of-two", (2, 9, 11, 34), (3, 3, 2, 34), groups=17, padding="same", strides=(1, 2), variants=FAST),
+    conv(
+        "groups-of-two-wide", (1, 9, 34, 6), (3, 2, 2, 6), groups=3, padding=((3, 0), (0, 2)), dilation=2, variants=FAST
+    ),
+    conv("groups-of-four", (2, 7, 9, 20), (5, 5, 4, 20), groups=5, padding="same", activation="tanh", variants=FAST),
+    conv(
+        "groups-of-four-wide",
+        (1, 11, 38, 12),
+        (3, 3, 4, 12),
+        groups=3,
+        padding=((0, 1), (2, 1)),
+        strides=2,
+        variants=FAST,
+    ),
+    conv(
+        "groups-of-eight",
+        (2, 6, 7, 24),
+        (3, 3, 8, 24),
+        groups=3,
+        padding="same",
+        strides=(2, 3),
+        dilation=(3, 2),
+        variants=FAST,
+    ),
+    conv(
+        "groups-of-eight-wide",
+        (1, 5, 40, 16),
+        (3, 3, 8, 16),
+        groups=2,
+        padding="same",
+        activation="sigmoid",
+        variants=FAST,
+    ),
+    conv("groups-in-boxes", (1, 31, 30, 9), (3, 3, 1, 9), groups=9, padding="same", variants=FAST),
+    conv("groups-under-wide-padding", (1, 3, 36, 4), (2, 2, 1, 4), groups=4, padding=((4, 3), (0, 5)), variants=FAST),
     conv("relu", (2, 6, 9, 2), (3, 3, 2, 5), activation="relu"),
     conv("sigmoid", (2, 6, 6, 3), (3, 3, 3, 4), activation="sigmoid"),
     conv("tanh-no-bias", (2, 6, 6, 3), (3, 3, 3, 4), bias=False, activation="tanh"),

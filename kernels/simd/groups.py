@@ -1,0 +1,117 @@
+"""Register tiles for convolutions in narrow groups: the lanes of a vector are several groups side by side.
+
+A group is `width` lanes wide, a power of two. Lane l of a result needs the numbers of its own group one after another:
+
+    x                a0 a1 a2 a3 b0 b1 b2 b3      two groups of four
+    spread by 0      a0 a0 a0 a0 b0 b0 b0 b0      one shuffle; none where width is 1, and a broadcast where the group
+    spread by 1      a1 a1 a1 a1 b1 b1 b1 b1      is the whole vector
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from . import emit
+from .tiles import _slot
+
+
+def _spread(builder, pointer, vec, width):
+    """For each k: the vector at `pointer` with every lane replaced by number k of its group."""
+    if width == vec.count:
+        scalars = (builder.gep(pointer, [ir.Constant(emit.I64, k)], inbounds=True) for k in range(width))
+        return [emit.splat(builder, builder.load(scalar), width) for scalar in scalars]
+    loaded = emit.load(builder, pointer, vec)
+    return _spread_loaded(builder, loaded, width)
+
+
+def _spread_loaded(builder, loaded, width):
+    vec = loaded.type
+    if width == 1:
+        return [loaded]
+    picked = [[lane // width * width + k for lane in range(vec.count)] for k in range(width)]
+    kind = ir.VectorType(emit.I32, vec.count)
+    return [builder.shuffle_vector(loaded, loaded, ir.Constant(kind, lanes)) for lanes in picked]
+
+
+@intrinsic(prefer_literal=True)
+def tile_groups(typingctx, tile, width, x, x0, stride, w, w0):
+    """tile[i, j] += sum over k < width of (vector j of x[x0 + i * stride:], spread by k) * vector [k, j] of w[w0:]."""
+    count = width.literal_value
+
+    def codegen(context, builder, sig, args):
+        stack, _, x_value, x0, stride, w_value, w0 = args
+        vec = context.get_value_type(tile.vec)
+        origin = emit.address(context, builder, w, w_value, w0)
+
+        def weights(k, j):
+            place = ir.Constant(emit.I64, (k * tile.columns + j) * vec.count)
+            return emit.load(builder, builder.gep(origin, [place], inbounds=True), vec)
+
+        for j in range(tile.columns):
+            # A column's weights stay in registers for its rows.
+            factors = [weights(k, j) for k in range(count)]
+            for i in range(tile.rows):
+                index = builder.add(x0, builder.mul(stride, ir.Constant(emit.I64, i)))
+                index = builder.add(index, ir.Constant(emit.I64, j * vec.count))
+                pointer = emit.address(context, builder, x, x_value, index)
+                slot = _slot(builder, stack, i * tile.columns + j)
+                total = builder.load(slot)
+                for spread, factor in zip(_spread(builder, pointer, vec, count), factors):
+                    total = emit.fma(builder, spread, factor, total)
+                builder.store(total, slot)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(tile, width, x, i, i, w, i), codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile_groups_inside(typingctx, tile, width, x, x0, stride, w, w0, col, step, end, count):
+    """`tile_groups` where row i is column col + i * step of an image, with zeros outside [0, end) and after `count`
+    numbers."""
+    width_of_group = width.literal_value
+
+    def codegen(context, builder, sig, args):
+        stack, _, x_value, x0, stride, w_value, w0, col, step, end, count = args
+        vec = context.get_value_type(tile.vec)
+        origin, none = emit.address(context, builder, w, w_value, w0), ir.Constant(emit.I64, 0)
+        for i in range(tile.rows):
+            row = ir.Constant(emit.I64, i)
+            index = builder.add(x0, builder.mul(stride, row))
+            column = builder.add(col, builder.mul(step, row))
+            inside = builder.icmp_unsigned("<", column, end)  # a negative one is very large then
+            for j in range(tile.columns):
+                first = ir.Constant(emit.I64, j * vec.count)
+                there = builder.select(inside, builder.sub(count, first), none)
+                pointer = emit.address(context, builder, x, x_value, builder.add(index, first))
+                loaded, slot = emit.load_part(builder, pointer, vec, there), _slot(builder, stack, i * tile.columns + j)
+                for k, spread in enumerate(_spread_loaded(builder, loaded, width_of_group)):
+                    place = ir.Constant(emit.I64, (k * tile.columns + j) * vec.count)
+                    factor = emit.load(builder, builder.gep(origin, [place], inbounds=True), vec)
+                    builder.store(emit.fma(builder, spread, factor, builder.load(slot)), slot)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(tile, width, x, i, i, w, i, i, i, i, i), codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile_groups_at(typingctx, tile, width, x, x0, table, t0, z, z0, count):
+    """tile[i * width + k, 0] += (the vector at x[x0 + table[t0 + i]:], spread by k) * z[z0:][:count], zeros beyond."""
+    width_of_group = width.literal_value
+
+    def codegen(context, builder, sig, args):
+        stack, _, x_value, x0, table_value, t0, z_value, z0, count = args
+        vec = context.get_value_type(tile.vec)
+        offsets = emit.address(context, builder, table, table_value, t0)
+        factor = emit.load_part(builder, emit.address(context, builder, z, z_value, z0), vec, count)
+        for i in range(tile.rows // width_of_group):
+            offset = builder.load(builder.gep(offsets, [ir.Constant(emit.I64, i)], inbounds=True))
+            pointer = emit.address(context, builder, x, x_value, builder.add(x0, offset))
+            for k, spread in enumerate(_spread(builder, pointer, vec, width_of_group)):
+                slot = _slot(builder, stack, i * width_of_group + k)
+                builder.store(emit.fma(builder, spread, factor, builder.load(slot)), slot)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(tile, width, x, i, table, i, z, i, i), codegen
