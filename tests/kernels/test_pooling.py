@@ -84,6 +84,35 @@ def test_inference_leaves_offsets_of_training_alone():
     np.testing.assert_array_equal(saved.offsets, 3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 3, 5, 8, 17])
+@pytest.mark.parametrize("window, strides", [(2, 2), (3, 2), (3, 1), ((2, 5), (1, 3)), (2, 4)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_vectors_choose_what_the_definition_does(dtype, channels, window, strides, padding):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 4, (2, 5, 11, channels)).astype(dtype)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    x[rng.random(x.shape) < 0.3] = -np.inf
+    options = {"pool_size": window, "strides": strides, "padding": padding}
+    (y, saved), (by_definition, saved_there) = (
+        kernels.max_pool2d_forward(x, **options, variant=variant) for variant in ("simd", "naive")
+    )
+    np.testing.assert_array_equal(y, by_definition)
+    np.testing.assert_array_equal(saved.offsets, saved_there.offsets)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    np.testing.assert_array_equal(*(kernels.max_pool2d_backward(dy, s)[0] for s in (saved, saved_there)))
+
+
+@pytest.mark.parametrize("kind, window, strides", [("max", 2, 2), ("avg", 3, 2)])
+def test_a_gradient_larger_than_the_caches(kind, window, strides):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 257, 255, 32)).astype(np.float32)
+    forward, backward = (getattr(kernels, f"{kind}_pool2d_{way}") for way in ("forward", "backward"))
+    y, saved = forward(x, window, strides=strides)
+    found, expected = (backward(y, saved._replace(variant=variant))[0] for variant in ("simd", "naive"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def ones(*shape, dtype="float32"):
     return np.ones(shape, dtype)
 

@@ -55,6 +55,20 @@ CASES = [
             pool(kind, "no-channels", (2, 4, 4, 0)),
         ]
     ),
+    # Few channels: the lanes of a vector run along the row, over whole windows and over borders.
+    *(
+        made
+        for kind in ("max", "avg")
+        for made in [
+            *(pool(kind, f"narrow-{c}", (2, 5, 13, c), pool_size=3, strides=1, padding="same") for c in (1, 3, 5)),
+            pool(kind, "narrow-one-column", (3, 6, 1, 3), pool_size=3, strides=1, padding="same"),
+            pool(kind, "narrow-wide-window", (2, 6, 9, 1), pool_size=5, strides=2, padding="same"),
+            pool(kind, "narrow-gaps", (2, 7, 40, 1), pool_size=2, strides=(3, 11)),
+            pool(kind, "narrow-many-rows", (2, 170, 33, 1), pool_size=3, strides=2),
+            pool(kind, "narrow-long-row", (1, 4, 4200, 1), pool_size=(2, 3), strides=2, padding="same"),
+            pool(kind, "whole-vectors", (2, 9, 11, 32), pool_size=3, strides=2, padding="same"),
+        ]
+    ),
     pool("max", "ties", (2, 8, 8, 20), levels=2, pool_size=3, strides=2, padding="same"),
     pool("max", "large-window", (1, 20, 18, 3), pool_size=17, strides=1),
     *(whole(kind, shape) for kind in ("max", "avg") for shape in [(1, 1, 1, 1), (3, 7, 5, 21), (1, 257, 256, 1)]),
