@@ -483,6 +483,7 @@ def avg_backward_chunk(chunk, rows, dy, dx, geometry):
     end, line = min((chunk + 1) * rows, n * height), out_w * channels
     held_dy = stack_array(dx.dtype, HELD)
     held_first = held_end = 0
+    none, one = dx.dtype.type(0), dx.dtype.type(1)
     stream = may_stream(dx, channels)
     slots, held_line = rows_held(dx, geometry)
     if slots > 0:
@@ -516,27 +517,30 @@ def avg_backward_chunk(chunk, rows, dy, dx, geometry):
             for _ in range(stride_w if blocks > 0 else 1):
                 ow_first, ow_end = next_windows(w, ow_first, ow_end, stride_w, left, size_w, out_w)
                 wide, start, last = ow_end - ow_first, ow_first * stride_w - left, (ow_end - 1) * stride_w - left
-                weight = 1 / (size_h * size_w) if tall and start >= 0 and last + size_w <= width else 0.0
-                weight = 1.0 if slots > 0 else weight
+                weight = none
+                if slots > 0:
+                    weight = one
+                elif tall and start >= 0 and last + size_w <= width:
+                    weight = one / dx.dtype.type(size_h * size_w)
                 windows = oh_first, ow_first, weight
                 source, target = first * line + ow_first * channels, (row * width + w) * channels
                 at = source, line, channels, target, stride_w * channels, stream
                 if not whole:
-                    avg_gather(given, dx, at, run, windows, geometry, high, wide, False, weight > 0)
-                elif high == 1 and wide == 1 and weight > 0:
+                    avg_gather(given, dx, at, run, windows, geometry, high, wide, False, weight > none)
+                elif high == 1 and wide == 1 and weight > none:
                     avg_gather(given, dx, at, run, windows, geometry, 1, 1, True, True)
                 elif high == 1 and wide == 2:
-                    avg_gather(given, dx, at, run, windows, geometry, 1, 2, True, weight > 0)
+                    avg_gather(given, dx, at, run, windows, geometry, 1, 2, True, weight > none)
                 elif high == 2 and wide == 1:
-                    avg_gather(given, dx, at, run, windows, geometry, 2, 1, True, weight > 0)
+                    avg_gather(given, dx, at, run, windows, geometry, 2, 1, True, weight > none)
                 elif high == 2 and wide == 2:
-                    avg_gather(given, dx, at, run, windows, geometry, 2, 2, True, weight > 0)
+                    avg_gather(given, dx, at, run, windows, geometry, 2, 2, True, weight > none)
                 elif high == 3 and wide == 3:
-                    avg_gather(given, dx, at, run, windows, geometry, 3, 3, True, weight > 0)
+                    avg_gather(given, dx, at, run, windows, geometry, 3, 3, True, weight > none)
                 elif wide == 3:
-                    avg_gather(given, dx, at, run, windows, geometry, high, 3, True, weight > 0)
+                    avg_gather(given, dx, at, run, windows, geometry, high, 3, True, weight > none)
                 else:
-                    avg_gather(given, dx, at, run, windows, geometry, high, wide, True, weight > 0)
+                    avg_gather(given, dx, at, run, windows, geometry, high, wide, True, weight > none)
                 w += 1
             if blocks > 1:
                 w, ow_first, ow_end = w + (blocks - 1) * stride_w, ow_first + blocks - 1, ow_end + blocks - 1

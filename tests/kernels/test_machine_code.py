@@ -25,8 +25,9 @@ def train(op, *arrays, backward=lambda y: y, needs=None, **options):
     y, saved = getattr(kernels, op + "_forward")(*arrays, **options)
     getattr(kernels, op + "_backward")(backward(y), saved, needs)
 
-for rows, depth in ((200, 200), (32, 1200), (8, 8)):
+for rows, depth in ((300, 300), (32, 1200), (8, 8)):
     train("dense", ones(rows, depth), ones(depth, 190), ones(190), activation="tanh")
+kernels.matmul(ones(1100, 65), ones(1100, 70), transpose_a=True)
 kernels.matmul(ones(16, 500), ones(2000, 500), transpose_b=True)
 kernels.matmul(ones(6, 9, 10), ones(6, 10, 40))
 
@@ -66,7 +67,7 @@ DOUBLE = """
 import numpy as np
 from handloom import kernels
 
-kernels.matmul(np.ones((200, 200)), np.ones((200, 200)))
+kernels.matmul(np.ones((300, 300)), np.ones((300, 300)))
 for high, channels in ((2, 1), (3, 1), (3, 3), (3, 32)):
     x, w = np.ones((4, 12, 12, channels)), np.ones((high, 3, channels, 64))
     y, saved = kernels.conv2d_forward(x, w, padding="same", variant="threaded")
@@ -86,6 +87,8 @@ TILES = [
     ("multiply_panels", "short", 2),
     ("multiply_direct", "tall", 2),
     ("multiply_direct", "short", 2),
+    ("multiply_part", "tall", 2),
+    ("multiply_part", "short", 2),
     ("multiply_turned", "tall", 2),
     ("multiply_stack", "tall", 2),
     ("multiply_stack", "short", 2),
@@ -107,7 +110,7 @@ TILES = [
     ("forward-{state}", "state", 2),
     ("backward-{state}", "state", 2),
 ]
-IN_DOUBLE = ("multiply_panels", "multiply-2", "correlate")
+IN_DOUBLE = ("multiply_panels", "multiply-2", "correlate-")
 
 # Kernels that go through memory a vector at a time, and what their loops do with whole vectors.
 PACKED = {
