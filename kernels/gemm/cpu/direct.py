@@ -36,6 +36,9 @@ PART_BYTES = 2048
 # Numbers of a column of B that are packed at a time, where it is; and from so many rows of C and so long sums on.
 STEEP, WORTH, DEEP = 256, 4 * ROWS, 128
 PANEL_BYTES = STEEP * COLUMNS * simd.VECTOR_BYTES
+# Multiply-adds up to which the Python around a product takes longer than it does: once.py has a shorter way, and packs
+# nothing.
+AT_ONCE = 48**3
 
 
 @jit(inner=True)
@@ -88,7 +91,7 @@ def multiply_direct(
     i_first, j_first = chunk // groups * rows, chunk % groups * columns
     i_end, j_end = min(m, i_first + rows), min(n, j_first + columns)
     k_first, k_end, c0 = part * depth // parts, (part + 1) * depth // parts, c0 + part * m * n
-    if b_col != 1 or (rows >= WORTH and depth > DEEP):
+    if b_col != 1 or (rows >= WORTH and depth > DEEP and m * n * depth > AT_ONCE):
         panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
         for j in range(j_first, j_end, width):
             valid, blocks = min(width, j_end - j), max(1, (k_end - k_first + STEEP - 1) // STEEP)

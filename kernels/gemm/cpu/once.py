@@ -4,16 +4,14 @@ import numpy as np
 
 from ... import simd, threads
 from ...jit import jit
-from ...simd import viewed
+from ...simd import lanes, viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
-from .direct import PART_BYTES, TALL, multiply_direct
+from .direct import AT_ONCE, PART_BYTES, TALL, column_of_tiles, multiply_direct
 from .epilogue import NO_BIAS, epilogue_backward
 from .rows import FEW, multiply_rows
-from .tile import CODES, NONE, pack_panel
+from .tile import CODES, COLUMNS, NONE, pack_panel
 
-# Multiply-adds up to which the call takes longer than the product.
-AT_ONCE = 48**3
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -24,7 +22,10 @@ def small(a, b, c, bias, activation):
     if m <= FEW:
         multiply_rows(0, a, k, 1, b, n, k, c, m, n, n, 1, False, bias, activation)
     else:
-        multiply_direct(0, a, 0, k, 1, b, 0, n, 1, k, c, 0, m, n, m, n, 1, bias, activation)
+        width = COLUMNS * lanes(c)
+        for j in range(0, n, width):
+            valid = min(width, n - j)
+            column_of_tiles(a, 0, k, 1, b, j, n, k, c, j, n, 0, m, valid, False, bias, j, activation)
 
 
 @jit
