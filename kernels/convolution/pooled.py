@@ -43,8 +43,8 @@ def conv2d_max_pool2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, g
         as `max_pool2d(conv2d(...))`, whose rounding and spread of NaN see.
 
     Workspace: forward that of `conv2d`, with separate also z and a byte for each y; backward that of `conv2d`, dz, and
-    where there is an activation dy once more. For a sigmoid or tanh, and where every channel has one filter of its own,
-    all variants are as separate.
+    where there is an activation dy once more. For a sigmoid or tanh, and where groups are narrow (see `conv2d`), all
+    variants are as separate.
 
     Raises
     ------

@@ -39,7 +39,7 @@ from ...simd import (
 from ...threads import threaded
 from ...workspace import scratch
 from ..pooled import windows_of
-from . import direct, winograd
+from . import direct, grouped, winograd
 from .rung import Rung, pad_input
 from .tables import COLUMNS, PACKED, PANEL, X, Y, window_products
 from .winograd import largest_of
@@ -119,7 +119,7 @@ def _separate(x, w, b, y, offsets, g, activation):
 
 
 def _direct(x, w, b, y, offsets, g, activation):
-    if g.groups == g.C == g.F or CODES[activation] > RELU:
+    if grouped.suits(g, x.itemsize) or CODES[activation] > RELU:
         _separate(x, w, b, y, offsets, g, activation)
         return
     flat, _, _ = pad_input(x, g)

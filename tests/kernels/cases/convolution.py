@@ -7,7 +7,7 @@ from harness import Case
 from workspaces import rounded
 
 from handloom import kernels
-from handloom.kernels.convolution.cpu import few, winograd
+from handloom.kernels.convolution.cpu import few, grouped, winograd
 from handloom.kernels.convolution.cpu.tables import padding_of_dz
 from handloom.kernels.simd import TILE_COLUMNS, VECTOR_BYTES
 
@@ -100,7 +100,7 @@ def pooled(id, *shapes, **options):
         z, sums = g.N * g.OH * g.OW * g.F, 16 * g.F
         forward, backward = stated("winograd", g, x.itemsize)
         tiles, _ = stated("threaded", g, x.itemsize)
-        taken = z * x.itemsize + y_size(g) if alone(variant, g, options) else 0
+        taken = z * x.itemsize + y_size(g) if alone(variant, g, x.itemsize, options) else 0
         dm = y_size(g) if options.get("activation") else 0
         return max(forward, tiles) * x.itemsize + taken, (backward + z + dm + sums) * x.itemsize
 
@@ -111,10 +111,9 @@ def y_size(g):
     return g.N * (g.OH // 2) * (g.OW // 2) * g.F
 
 
-def alone(variant, g, options):
+def alone(variant, g, itemsize, options):
     """Whether the convolution and the pooling are done one after the other."""
-    depthwise = g.groups == g.C == g.F
-    return variant == "separate" or depthwise or options.get("activation") in ("sigmoid", "tanh")
+    return variant == "separate" or grouped.suits(g, itemsize) or options.get("activation") in ("sigmoid", "tanh")
 
 
 CASES = [
@@ -216,6 +215,7 @@ CASES = [
     pooled("strides-and-dilation", (2, 17, 14, 2), (3, 2, 2, 5), strides=(2, 1), dilation=(1, 2), bias=False),
     pooled("groups", (2, 9, 11, 6), (3, 3, 2, 9), groups=3, padding="same", activation="relu"),
     pooled("alone", (1, 8, 8, 3), (3, 3, 3, 4), activation="sigmoid"),
+    pooled("narrow-groups", (1, 9, 10, 8), (3, 3, 4, 8), groups=2, padding="same"),
     pooled("depthwise", (1, 9, 8, 5), (3, 3, 1, 5), groups=5, activation="relu"),
     pooled("digits", (8, 28, 28, 1), (3, 3, 1, 32), activation="relu"),
     pooled("points", (2, 35, 33, 17), (3, 3, 17, 20), padding="same", activation="relu"),
