@@ -70,11 +70,15 @@ def processes(tmp_path_factory):
     features = get_host_cpu_features().split(",")
     able = {"generic": True, "avx2": "+avx2" in features and "+fma" in features}
     code = "import runpy; runpy.run_path({!r})['run_cases']({}, {})"
-    return {
+    started = {
         name: start(code.format(__file__, *expected), tmp_path_factory.mktemp(name), PYTHONPATH=SUPPORT, **environment)
         for name, (environment, *expected) in PROCESSORS.items()
         if able[name]
     }
+    yield started
+    for process in started.values():  # also one whose test was not chosen
+        with process:
+            process.kill()
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
