@@ -1,108 +1,238 @@
-"""Reductions over one row, x[start:end] of a flat array: what softmax and the losses on classes share.
+"""Loops over vectors: over one row, x[start:end] of a flat array, or over a chunk. Softmax, activations and losses are
+made of them.
+
+    map_vectors(value)  a function (y, args, start, end): y = value(args, j, left) at every vector, j its position
+    map_row(value)      the same, but the last vector ends where the row does: some lanes are computed twice
+    sum_of(term)        a function (args, start, end): the sum of term(args, j, left)
+
+`left` is how many lanes count. It is `lanes`, a constant to the compiler, for all vectors but a last, partial one,
+which gets code of its own: a mask or a branch at every vector took as long as an exponential. With AVX2, a store with
+a mask takes as long as well, which is much for a row of ten numbers.
+
+Two vectors are computed at a time. One of them is a long chain of operations that wait for each other, and the
+processor looks too few instructions ahead to begin the next one meanwhile: gelu took a quarter longer.
 
 Sums add up BLOCK vectors before they are added to the total, so that rounding errors grow with the root of a long row
-and not with its length. The order is fixed by the row's length and the processor's vector width.
+and not with its length; four sums take turns, since an addition waits for the one before it. The order is fixed by the
+row's length and the processor's vector width.
 """
 
 import math
 
 from .jit import jit
 from .simd import (
+    FREE_MASKS,
+    any_lane,
     first_lane,
     first_lanes,
-    fma,
     lanes,
     select,
     vfill,
     vhighest,
+    vload,
     vload_part,
     vmax,
+    vstore,
     vstore_part,
     vsum,
 )
 from .vecmath import vexp
 
 BLOCK = 32
+# Rows of one chunk, at most: adding up one number of each is still exact enough.
+ROWS = 64
 
 
 def rows_of_a_chunk(width: int) -> int:
-    """Rows that one chunk of work takes: about 8192 elements, and not so many that adding up a number each is rough."""
-    return min(64, max(1, 8192 // width))
+    """Rows that one chunk of work takes: about 8192 elements."""
+    return min(ROWS, max(1, 8192 // width))
+
+
+def _map_whole(value):
+    """The whole vectors of a map; a function that returns where they end."""
+
+    @jit(inline=True, name=f"map_whole.{value.py_func.__name__}")
+    def run(y, args, start, end):
+        step = lanes(y)
+        pairs, whole = end - (end - start) % (2 * step), end - (end - start) % step
+        for j in range(start, pairs, 2 * step):
+            a, b = value(args, j, step), value(args, j + step, step)
+            vstore(y, j, a)
+            vstore(y, j + step, b)
+        if pairs < whole:
+            vstore(y, pairs, value(args, pairs, step))
+        return whole
+
+    return run
+
+
+def map_vectors(value):
+    """See above; y may be among args."""
+    map_whole = _map_whole(value)
+
+    @jit(inline=True, name=f"map_vectors.{value.py_func.__name__}")
+    def run(y, args, start, end):
+        whole = map_whole(y, args, start, end)
+        if whole < end:
+            vstore_part(y, whole, value(args, whole, end - whole), end - whole)
+
+    return run
+
+
+def map_row(value):
+    """See above; y may not be among args."""
+    map_whole = _map_whole(value)
+
+    @jit(inline=True, name=f"map_row.{value.py_func.__name__}")
+    def run(y, args, start, end):
+        whole, other = map_whole(y, args, start, end), end - lanes(y)
+        if whole < end:
+            if FREE_MASKS or other < start:
+                vstore_part(y, whole, value(args, whole, end - whole), end - whole)
+            else:
+                vstore(y, other, value(args, other, lanes(y)))
+
+    return run
+
+
+def sum_of(term):
+    """See above; args[0] is an array of the vectors' dtype. Lanes of the last vector that do not count must be 0."""
+
+    @jit(inline=True, name=f"sum_of.{term.py_func.__name__}")
+    def run(args, start, end):
+        step = lanes(args[0])
+        whole = end - (end - start) % step
+        total = vfill(args[0], 0.0)
+        for block in range(start, whole, BLOCK * step):
+            stop = min(whole, block + BLOCK * step)
+            fours = stop - (stop - block) % (4 * step)
+            a = b = c = d = vfill(args[0], 0.0)
+            for j in range(block, fours, 4 * step):
+                a = a + term(args, j, step)
+                b = b + term(args, j + step, step)
+                c = c + term(args, j + 2 * step, step)
+                d = d + term(args, j + 3 * step, step)
+            for j in range(fours, stop, step):
+                a = a + term(args, j, step)
+            total = total + ((a + b) + (c + d))
+        if whole < end:
+            total = total + term(args, whole, end - whole)
+        return vsum(total)
+
+    return run
 
 
 @jit(inline=True)
 def row_highest(x, start, end):
-    """The largest number of the row; NaN if there is one."""
+    """The largest number of the row; NaN is passed over."""
     step = lanes(x)
-    highest = vfill(x, -math.inf)
-    for j in range(start, end, step):
-        part = vload_part(x, j, end - j)
-        highest = vmax(highest, select(first_lanes(x, end - j), part, -math.inf))
-    return vhighest(highest)
+    whole = end - (end - start) % step
+    fours = end - (end - start) % (4 * step)
+    a = b = c = d = vfill(x, -math.inf)
+    for j in range(start, fours, 4 * step):
+        a = vmax(vload_part(x, j, step), a)
+        b = vmax(vload_part(x, j + step, step), b)
+        c = vmax(vload_part(x, j + 2 * step, step), c)
+        d = vmax(vload_part(x, j + 3 * step, step), d)
+    for j in range(fours, whole, step):
+        a = vmax(vload_part(x, j, step), a)
+    if whole < end:
+        b = vmax(select(first_lanes(x, end - whole), vload_part(x, whole, end - whole), -math.inf), b)
+    return vhighest(vmax(vmax(a, b), vmax(c, d)))
+
+
+@jit(inline=True)
+def _value(args, j, left):
+    return vload_part(args[0], j, left)
+
+
+@jit(inline=True)
+def _product(args, j, left):
+    x, y = args
+    return vload_part(x, j, left) * vload_part(y, j, left)
+
+
+@jit(inline=True)
+def _exp(args, j, left):
+    x, highest = args
+    return select(first_lanes(x, left), vexp(vload_part(x, j, left) - highest), 0.0)
+
+
+# The sum of (x,), that of the products of (x, y), and that of exp(x - highest) of (x, highest).
+row_sum, row_dot, row_exp_sum = map(sum_of, (_value, _product, _exp))
 
 
 @jit(inline=True)
 def row_exp(x, y, start, end, highest):
     """y = exp(x - highest), and the sum of it."""
     step = lanes(x)
+    pairs = end - (end - start) % (2 * step)
     total = vfill(x, 0.0)
-    for block in range(start, end, BLOCK * step):
-        part = vfill(x, 0.0)
-        for j in range(block, min(end, block + BLOCK * step), step):
-            e = vexp(vload_part(x, j, end - j) - highest)
-            vstore_part(y, j, e, end - j)
-            part = part + select(first_lanes(x, end - j), e, 0.0)
-        total = total + part
+    for block in range(start, pairs, BLOCK * step):
+        a = b = vfill(x, 0.0)
+        for j in range(block, min(pairs, block + BLOCK * step), 2 * step):
+            e, f = vexp(vload(x, j) - highest), vexp(vload(x, j + step) - highest)
+            vstore(y, j, e)
+            vstore(y, j + step, f)
+            a, b = a + e, b + f
+        total = total + (a + b)
+    for j in range(pairs, end, step):
+        e = vexp(vload_part(x, j, end - j) - highest)
+        vstore_part(y, j, e, end - j)
+        total = total + select(first_lanes(x, end - j), e, 0.0)
     return vsum(total)
+
+
+# A row of one to two vectors is worked on in registers, as two vectors. The second one ends where the row does, and
+# some of its lanes are those of the first again.
 
 
 @jit(inline=True)
-def row_exp_sum(x, start, end, highest):
-    """The sum of exp(x - highest)."""
-    step = lanes(x)
-    total = vfill(x, 0.0)
-    for block in range(start, end, BLOCK * step):
-        part = vfill(x, 0.0)
-        for j in range(block, min(end, block + BLOCK * step), step):
-            e = vexp(vload_part(x, j, end - j) - highest)
-            part = part + select(first_lanes(x, end - j), e, 0.0)
-        total = total + part
-    return vsum(total)
+def is_two_vectors(x, width):
+    return lanes(x) <= width <= 2 * lanes(x)
 
 
 @jit(inline=True)
-def row_sum(x, start, end):
-    """The sum of the row."""
-    step = lanes(x)
-    total = vfill(x, 0.0)
-    for block in range(start, end, BLOCK * step):
-        part = vfill(x, 0.0)
-        for j in range(block, min(end, block + BLOCK * step), step):
-            part = part + vload_part(x, j, end - j)
-        total = total + part
-    return vsum(total)
+def load_two(x, start, end):
+    return vload(x, start), vload(x, end - lanes(x))
 
 
 @jit(inline=True)
-def row_dot(x, y, start, end):
-    """The sum of the products of two rows."""
-    step = lanes(x)
-    total = vfill(x, 0.0)
-    for block in range(start, end, BLOCK * step):
-        part = vfill(x, 0.0)
-        for j in range(block, min(end, block + BLOCK * step), step):
-            part = fma(vload_part(x, j, end - j), vload_part(y, j, end - j), part)
-        total = total + part
-    return vsum(total)
+def store_two(y, start, end, a, b):
+    vstore(y, start, a)
+    vstore(y, end - lanes(y), b)
+
+
+@jit(inline=True)
+def sum_of_two(a, b, width):
+    return vsum(a + select(first_lanes(a, 2 * lanes(a) - width), 0.0, b))
+
+
+@jit(inline=True)
+def row_log_parts(x, start, end):
+    """(highest, total) of a row whose exponentials add up to total * exp(highest)."""
+    if is_two_vectors(x, end - start):
+        a, b = load_two(x, start, end)
+        highest = vhighest(vmax(a, b))
+        return highest, sum_of_two(vexp(a - highest), vexp(b - highest), end - start)
+    highest = row_highest(x, start, end)
+    return highest, row_exp_sum((x, highest), start, end)
 
 
 @jit(inner=True)
 def row_argmax(x, start, end):
     """Where in the row its largest number stands first, counted from `start`; NaN is the largest."""
-    highest = row_highest(x, start, end)
-    for j in range(start, end, lanes(x)):
+    step = lanes(x)
+    highest = vfill(x, -math.inf)
+    missing = highest != highest
+    for j in range(start, end, step):
         part = vload_part(x, j, end - j)
-        found = first_lane((part == highest) | (part != part))
-        if found < min(lanes(x), end - j):
+        missing = missing | (part != part)
+        highest = vmax(select(first_lanes(x, end - j), part, -math.inf), highest)
+    top, none = vhighest(highest), not any_lane(missing)
+    for j in range(start, end, step):
+        part = vload_part(x, j, end - j)
+        found = first_lane(part == top) if none else first_lane(part != part)
+        if found < min(step, end - j):
             return j - start + found
     return 0

@@ -170,20 +170,34 @@ def vlog1p(x):
     return join_log(above_one, k, select(k == 0.0, x, f))
 
 
-# The area of the normal distribution beyond a, divided by exp(-a^2 / 2) and times (a + c): a polynomial in
-# t = (a - c) / (a + c), which runs from -1 at zero towards 1.
-tail_centre = constant(3.0, 5.0)
-tail_ratio = polynomial(
-    0.729083690375609748, -0.509331991411372049, 0.230017699414135244, -0.0472626879658460451, -0.0104625128416149833,
-    0.00696931114680076906, 0.0010247538109979412, -0.00103257336144422326, -0.000244729759098052631,
-    0.000131330106146094087, 0.00005448891978862989,
+# The area of the normal distribution beyond a >= 0, divided by exp(-a^2 / 2), is a quotient of two polynomials with
+# coefficients above zero. Each is even(a^2) + a odd(a^2): added up in this order, fewer roundings meet at a large a.
+tail_even = polynomial(
+    0.5, 0.1839679479598999, 0.00415316503494978,
     double=(
-        0.769193049750062956, -0.665382502890056781, 0.495305615969977299, -0.313533156671296197, 0.165020366170337409,
-        -0.0691186387065699463, 0.0207950668008378133, -0.0029933767667062928, -0.000797869408010859859,
-        0.000544899033394732245, -0.0000593756747862712935, -0.0000497626549259605716, 0.0000166810411997597141,
-        3.98038473723270204e-6, -2.76895242285873258e-6, -3.35537238242142659e-7, 4.32884013551760867e-7,
-        4.08805173900252133e-8, -6.60114431639347736e-8, -8.29481611744527368e-9, 7.94213825785512027e-9,
-        1.43197458988245961e-9, -3.02889500455735716e-10,
+        0.5, 0.67958073978510764564, 0.13203576371126298586, 0.0071220183294556004495, 0.00010655380238471584755,
+        2.2412372653019175981e-7,
+    ),
+)  # fmt: skip
+tail_odd = polynomial(
+    0.4392818808555603, 0.04088069871068001,
+    double=(
+        0.82790637345519517209, 0.35732336600324732163, 0.035664289056935898206, 0.0010395635302836235705,
+        6.974462129356488152e-6,
+    ),
+)  # fmt: skip
+below_even = polynomial(
+    1.0, 1.2055435180664062, 0.10247884690761566,
+    double=(
+        1.0, 2.816928678278171833, 0.98003733379122448626, 0.091967950207864038613, 0.0026232817224626138084,
+        0.000017482383973818020931,
+    ),
+)  # fmt: skip
+below_odd = polynomial(
+    1.6764487028121948, 0.4714054763317108, 0.010410328395664692,
+    double=(
+        2.4536973077132559098, 2.0013434996985775105, 0.34828826026080344709, 0.018118219692092508036,
+        0.00026765256869373698704, 5.6179486993611605765e-7,
     ),
 )  # fmt: skip
 # Where exp(-a^2 / 2) is zero.
@@ -192,19 +206,13 @@ normal_highest = constant(15.0, 39.0)
 
 @jit(inline=True)
 def normal_parts(x):
-    """(a, q, m, n): q (1 + m) 2^n of the normal distribution lies beyond a, its density is (1 + m) 2^n / sqrt(2 pi).
+    """(a, even, odd, below, m, n): of the normal distribution, (even + a odd) / below (1 + m) 2^n lies beyond a, and
+    its density there is (1 + m) 2^n / sqrt(2 pi).
 
     a is |x|, but stops where both have become zero.
     """
     a = clamp(vabs(x), 0.0, normal_highest(x))
     square = a * a
     n, m = reduce_exp(-0.5 * square, -0.5 * fma(a, a, -square))
-    c = tail_centre(x)
-    inverse = 1.0 / (a + c)
-    # Both quotients are improved once, by what is left when they are multiplied back.
-    t = fma(-2.0 * c, inverse, 1.0)
-    t = fma(fma(-t, a, fma(-c, 1.0 + t, a)), inverse, t)
-    ratio = tail_ratio(t)
-    q = ratio * inverse
-    q = fma(fma(-q, c, fma(-q, a, ratio)), inverse, q)
-    return a, q, m, n
+    below = fma(a, below_odd(square), below_even(square))
+    return a, tail_even(square), tail_odd(square), below, m, n

@@ -18,23 +18,35 @@ import numpy as np
 from .. import threads
 from ..jit import jit
 from ..recording import on_host
-from ..rows import row_dot, row_exp, row_highest, row_sum, rows_of_a_chunk
+from ..rows import (
+    ROWS,
+    is_two_vectors,
+    load_two,
+    map_row,
+    map_vectors,
+    row_dot,
+    row_exp,
+    row_highest,
+    row_log_parts,
+    row_sum,
+    rows_of_a_chunk,
+    store_two,
+    sum_of_two,
+)
 from ..simd import (
+    at,
     constant,
-    first_lanes,
     fma,
-    lanes,
     select,
+    stack_array,
     vabs,
     vcopysign,
     vfill,
     vhighest,
+    viewed,
     vload_part,
     vmax,
     vscale,
-    vstore,
-    vstore_part,
-    vsum,
 )
 from ..threads import threaded
 from ..vecmath import (
@@ -46,6 +58,7 @@ from ..vecmath import (
     sum_parts,
     vexp,
     vexpm1,
+    vlog,
     vlog1p,
     vsigmoid,
     vtanh,
@@ -147,15 +160,16 @@ DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 
 @jit(inline=True)
 def _gelu(x, _):
-    a, q, m, n = normal_parts(x)
-    q = a * q
+    a, even, odd, below, m, n = normal_parts(x)
+    q = fma(a, even, a * a * odd) / below
     beyond = vscale(fma(q, m, q), n)
     return select(x < 0.0, -beyond, x - beyond)
 
 
 @jit(inline=True)
 def _gelu_slope(dy, x, _):
-    a, q, m, n = normal_parts(x)
+    a, even, odd, below, m, n = normal_parts(x)
+    q = fma(a, odd, even) / below
     density, beyond = vscale(fma(m, DENSITY, DENSITY), n), vscale(fma(q, m, q), n)
     return dy * fma(vcopysign(a, x), density, select(x < 0.0, beyond, 1.0 - beyond))
 
@@ -200,20 +214,25 @@ def elementwise(function, slope, work):
     work : arithmetic operations an element, roughly. One chunk is CHUNK elements.
     """
 
+    @map_vectors
+    @jit(inline=True)
+    def values(args, i, left):
+        x, parameter = args
+        return function(vload_part(x, i, left), parameter)
+
+    @map_vectors
+    @jit(inline=True)
+    def slopes(args, i, left):
+        dy, kept, parameter = args
+        return slope(vload_part(dy, i, left), vload_part(kept, i, left), parameter)
+
     @jit(name=f"activation{function.py_func.__name__}")
     def forward(chunk, x, y, parameter):
-        parameter = vfill(x, parameter)
-        end = min(x.size, (chunk + 1) * CHUNK)
-        for i in range(chunk * CHUNK, end, lanes(x)):
-            vstore_part(y, i, function(vload_part(x, i, end - i), parameter), end - i)
+        values(y, (x, vfill(x, parameter)), chunk * CHUNK, min(x.size, (chunk + 1) * CHUNK))
 
     @jit(name=f"activation{slope.py_func.__name__}")
     def backward(chunk, dy, kept, dx, parameter):
-        parameter = vfill(dy, parameter)
-        end = min(dy.size, (chunk + 1) * CHUNK)
-        for i in range(chunk * CHUNK, end, lanes(dy)):
-            part = slope(vload_part(dy, i, end - i), vload_part(kept, i, end - i), parameter)
-            vstore_part(dx, i, part, end - i)
+        slopes(dx, (dy, kept, vfill(dy, parameter)), chunk * CHUNK, min(dy.size, (chunk + 1) * CHUNK))
 
     run_forward, run_backward = threaded(forward), threaded(backward)
 
@@ -305,80 +324,99 @@ log_softmax_backward_naive = _row_by_row(log_softmax_row_by_row_backward)
 # Softmax, simd and threaded: one chunk is `group` rows
 
 
+@map_vectors
 @jit(inline=True)
-def put(y, index, value, left, limit):
-    """The first `left` lanes to y[index:]; more up to `limit`, which later rows of the chunk write over.
-
-    With AVX2, stores with masks are slow, which is much for a row of ten numbers.
-    """
-    if index + lanes(y) <= limit:
-        vstore(y, index, value)
-    else:
-        vstore_part(y, index, value, left)
-
-
-@jit(inline=True)
-def softmax_in_registers(x, y, start, width, limit):
-    """A row of up to two vectors: nothing is stored but the result."""
-    step = lanes(x)
-    here, there = first_lanes(x, width), first_lanes(x, width - step)
-    a = select(here, vload_part(x, start, width), -math.inf)
-    b = select(there, vload_part(x, start + step, width - step), -math.inf)
-    highest = vhighest(vmax(a, b))
-    a, b = vexp(a - highest), vexp(b - highest)
-    factor = 1.0 / vfill(x, vsum(select(here, a, 0.0) + select(there, b, 0.0)))
-    put(y, start, a * factor, width, limit)
-    if width > step:
-        put(y, start + step, b * factor, width - step, limit)
+def times(args, j, left):
+    x, factor = args
+    return vload_part(x, j, left) * factor
 
 
 @jit
 def softmax_rows(chunk, x, y, rows, width, group):
-    step, last = lanes(x), min(rows, (chunk + 1) * group)
-    if width <= 2 * step:
-        for row in range(chunk * group, last):
-            softmax_in_registers(x, y, row * width, width, last * width)
-        return
-    for row in range(chunk * group, last):
+    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
         start, end = row * width, (row + 1) * width
-        factor = 1.0 / vfill(x, row_exp(x, y, start, end, row_highest(x, start, end)))
-        for j in range(start, end, step):
-            vstore_part(y, j, vload_part(y, j, end - j) * factor, end - j)
+        if is_two_vectors(x, width):
+            a, b = load_two(x, start, end)
+            highest = vhighest(vmax(a, b))
+            a, b = vexp(a - highest), vexp(b - highest)
+            factor = 1.0 / vfill(x, sum_of_two(a, b, width))
+            store_two(y, start, end, a * factor, b * factor)
+        else:
+            total = row_exp(x, y, start, end, row_highest(x, start, end))
+            times(y, (y, 1.0 / vfill(x, total)), start, end)
+
+
+@map_row
+@jit(inline=True)
+def softmax_slope(args, j, left):
+    dy, y, mean = args
+    return vload_part(y, j, left) * (vload_part(dy, j, left) - mean)
 
 
 @jit
 def softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
     """dx = y (dy - sum of dy y)"""
-    step, last = lanes(dy), min(rows, (chunk + 1) * group)
-    for row in range(chunk * group, last):
+    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
         start, end = row * width, (row + 1) * width
-        mean = row_dot(dy, y, start, end)
-        for j in range(start, end, step):
-            put(dx, j, vload_part(y, j, end - j) * (vload_part(dy, j, end - j) - mean), end - j, last * width)
+        if is_two_vectors(y, width):
+            a, b = load_two(dy, start, end)
+            c, d = load_two(y, start, end)
+            mean = sum_of_two(a * c, b * d, width)
+            store_two(dx, start, end, c * (a - mean), d * (b - mean))
+        else:
+            softmax_slope(dx, (dy, y, row_dot((dy, y), start, end)), start, end)
+
+
+# Bytes for a number of each row of a chunk.
+ROOM = 8 * ROWS
+
+
+@map_vectors
+@jit(inline=True)
+def logarithms(args, j, left):
+    (x,) = args
+    return vlog(vload_part(x, j, left))
+
+
+@map_row
+@jit(inline=True)
+def log_softmax_value(args, j, left):
+    x, highest, log_sum = args
+    return fma(1.0, vload_part(x, j, left) - highest, -log_sum)
 
 
 @jit
 def log_softmax_rows(chunk, x, y, rows, width, group):
     """y = (x - highest) - log(sum of exp(x - highest)), in this order: a large `highest` hides the logarithm."""
-    step = lanes(x)
-    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-        start, end = row * width, (row + 1) * width
-        highest = row_highest(x, start, end)
-        log_sum = math.log(row_exp(x, y, start, end, highest))
-        for j in range(start, end, step):
-            vstore_part(y, j, fma(1.0, vload_part(x, j, end - j) - highest, -log_sum), end - j)
+    first, last = chunk * group, min(rows, (chunk + 1) * group)
+    highest, log_sums = viewed(stack_array(np.uint8, ROOM), x), viewed(stack_array(np.uint8, ROOM), x)
+    for row in range(first, last):
+        highest[row - first], log_sums[row - first] = row_log_parts(x, row * width, (row + 1) * width)
+    logarithms(log_sums, (log_sums,), 0, last - first)
+    for row in range(first, last):
+        args = x, at(highest, row - first), at(log_sums, row - first)
+        log_softmax_value(y, args, row * width, (row + 1) * width)
+
+
+@map_row
+@jit(inline=True)
+def log_softmax_slope(args, j, left):
+    dy, y, total = args
+    return fma(vexp(vload_part(y, j, left)), -total, vload_part(dy, j, left))
 
 
 @jit
 def log_softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
     """dx = dy - exp(y) sum of dy"""
-    step = lanes(dy)
     for row in range(chunk * group, min(rows, (chunk + 1) * group)):
         start, end = row * width, (row + 1) * width
-        total = row_sum(dy, start, end)
-        for j in range(start, end, step):
-            part = fma(vexp(vload_part(y, j, end - j)), -total, vload_part(dy, j, end - j))
-            vstore_part(dx, j, part, end - j)
+        if is_two_vectors(y, width):
+            a, b = load_two(dy, start, end)
+            c, d = load_two(y, start, end)
+            total = sum_of_two(a, b, width)
+            store_two(dx, start, end, fma(vexp(c), -total, a), fma(vexp(d), -total, b))
+        else:
+            log_softmax_slope(dx, (dy, y, row_sum((dy,), start, end)), start, end)
 
 
 def _over_rows(kernel):

@@ -11,8 +11,19 @@ import numpy as np
 
 from ..jit import jit
 from ..recording import on_host
-from ..rows import BLOCK, row_argmax, row_exp_sum, row_highest, row_sum, rows_of_a_chunk
-from ..simd import at, first_lanes, fma, lane_numbers, lanes, select, vabs, vfill, vload_part, vstore_part, vsum
+from ..rows import ROWS, map_row, map_vectors, row_argmax, row_log_parts, row_sum, rows_of_a_chunk, sum_of
+from ..simd import (
+    at,
+    first_lanes,
+    fma,
+    lane_numbers,
+    select,
+    stack_array,
+    vabs,
+    vfill,
+    viewed,
+    vload_part,
+)
 from ..threads import threaded
 from ..vecmath import clamp, vexp, vlog, vlog1p, vsigmoid
 
@@ -97,26 +108,25 @@ def _logistic_slope(x, t):
 def elementwise(loss, slope, work):
     """Launchers (y, t) -> mean and (scale, y, t, dy) for one of the losses above; one chunk is CHUNK elements."""
 
+    @sum_of
+    @jit(inline=True)
+    def loss_of(args, i, left):
+        y, t = args
+        return select(first_lanes(y, left), loss(vload_part(y, i, left), vload_part(t, i, left)), 0.0)
+
+    @map_vectors
+    @jit(inline=True)
+    def slopes(args, i, left):
+        y, t, scale = args
+        return slope(vload_part(y, i, left), vload_part(t, i, left)) * scale
+
     @jit(name=f"loss{loss.py_func.__name__}")
     def forward(chunk, y, t, partial, scale):
-        step = lanes(y)
-        end = min(y.size, (chunk + 1) * CHUNK)
-        total = vfill(y, 0.0)
-        for block in range(chunk * CHUNK, end, BLOCK * step):
-            part = vfill(y, 0.0)
-            for i in range(block, min(end, block + BLOCK * step), step):
-                value = loss(vload_part(y, i, end - i), vload_part(t, i, end - i))
-                part = part + select(first_lanes(y, end - i), value, 0.0)
-            total = total + part
-        partial[chunk] = vsum(total) * y.dtype.type(scale)
+        partial[chunk] = loss_of((y, t), chunk * CHUNK, min(y.size, (chunk + 1) * CHUNK)) * y.dtype.type(scale)
 
     @jit(name=f"loss{slope.py_func.__name__}")
     def backward(chunk, y, t, dy, scale):
-        scale = vfill(y, scale)
-        end = min(y.size, (chunk + 1) * CHUNK)
-        for i in range(chunk * CHUNK, end, lanes(y)):
-            value = slope(vload_part(y, i, end - i), vload_part(t, i, end - i))
-            vstore_part(dy, i, value * scale, end - i)
+        slopes(dy, (y, t, vfill(y, scale)), chunk * CHUNK, min(y.size, (chunk + 1) * CHUNK))
 
     run_forward, run_backward = threaded(forward), threaded(backward)
 
@@ -145,49 +155,82 @@ sigmoid_cross_entropy, sigmoid_cross_entropy_backward = elementwise(_logistic, _
 
 
 @jit(inline=True)
-def _given(like, t, row, j, width):
-    return vload_part(t, row * width + j, width - j)
+def _given(like, t, row, start, j, left):
+    return vload_part(t, j, left)
 
 
 @jit(inline=True)
-def _from_label(like, labels, row, j, width):
-    return select(lane_numbers(like) == at(labels, row) - j, vfill(like, 1.0), 0.0)
+def _from_label(like, labels, row, start, j, left):
+    return select(lane_numbers(like) == at(labels, row) - (j - start), vfill(like, 1.0), 0.0)
 
 
-def softmax_loss(target, name):
+@sum_of
+@jit(inline=True)
+def _weighted(args, j, left):
+    x, t, shift = args
+    weight = vload_part(t, j, left)
+    # 0 times -Inf: an impossible class that is not asked for costs nothing.
+    return select(weight == 0.0, 0.0, weight * (vload_part(x, j, left) - shift))
+
+
+@jit(inline=True)
+def _sums_given(x, t, row, start, end, shift):
+    """The sum of t, and that of t (x - shift)."""
+    return row_sum((t,), start, end), _weighted((x, t, shift), start, end)
+
+
+@jit(inline=True)
+def _sums_from_label(x, labels, row, start, end, shift):
+    return x.dtype.type(1.0), at(x, start + at(labels, row)) - shift
+
+
+@sum_of
+@jit(inline=True)
+def _weighted_logarithm(args, j, left):
+    total, weight = args
+    value = vlog(vload_part(total, j, left)) * vload_part(weight, j, left)
+    return select(first_lanes(total, left), value, 0.0)
+
+
+# Bytes for a number of each row of a chunk.
+ROOM = 8 * ROWS
+
+
+def softmax_loss(sums, target, name):
     """Kernels for -sum of t log(softmax(x)) = log(sum of exp(x - highest)) sum of t - sum of t (x - highest).
 
     Noted: the highest logit of each row, and the factor that makes the row's exponentials probabilities (times sum of
     t, which is 1 for a distribution). With them, backward is one pass.
     """
 
+    @map_row
+    @jit(inline=True)
+    def slopes(args, j, left):
+        x, t, row, start, shift, factor, scale = args
+        e = vexp(vload_part(x, j, left) - shift)
+        return fma(e, factor, -target(x, t, row, start, j, left)) * scale
+
     @jit(name=f"loss_softmax_{name}")
     def forward(chunk, x, t, notes, rows, width, group):
+        first, last = chunk * group, min(rows, (chunk + 1) * group)
+        totals, weights = viewed(stack_array(np.uint8, ROOM), x), viewed(stack_array(np.uint8, ROOM), x)
         loss = x.dtype.type(0.0)
-        for row in range(chunk * group, min(rows, (chunk + 1) * group)):
+        for row in range(first, last):
             start, end = row * width, (row + 1) * width
-            shift = row_highest(x, start, end)
-            total = row_exp_sum(x, start, end, shift)
-            weights, dot = vfill(x, 0.0), vfill(x, 0.0)
-            for j in range(0, width, lanes(x)):
-                weight = target(x, t, row, j, width)
-                weights = weights + weight
-                # 0 times -Inf: an impossible class that is not asked for costs nothing.
-                dot = dot + select(weight == 0.0, 0.0, weight * (vload_part(x, start + j, width - j) - shift))
-            weight = vsum(weights)
-            loss += math.log(total) * weight - vsum(dot)
+            shift, total = row_log_parts(x, start, end)
+            weight, dot = sums(x, t, row, start, end, shift)
+            loss -= dot
+            totals[row - first], weights[row - first] = total, weight
             notes[row], notes[rows + row] = shift, weight / total
+        loss += _weighted_logarithm((totals, weights), 0, last - first)
         notes[2 * rows + chunk] = loss / x.dtype.type(rows)
 
     @jit(name=f"loss_softmax_{name}_slope")
     def backward(chunk, x, t, notes, dx, rows, width, group, scale):
         scale = vfill(x, scale)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-            shift, factor = at(notes, row), at(notes, rows + row)
-            for j in range(0, width, lanes(x)):
-                e = vexp(vload_part(x, row * width + j, width - j) - shift)
-                value = fma(e, factor, -target(x, t, row, j, width)) * scale
-                vstore_part(dx, row * width + j, value, width - j)
+            start, end = row * width, (row + 1) * width
+            slopes(dx, (x, t, row, start, at(notes, row), at(notes, rows + row), scale), start, end)
 
     return forward, backward
 
@@ -198,32 +241,46 @@ def probability_loss(target, name):
     Noted: the sum of p, and the sum of those t whose q was not moved.
     """
 
+    @sum_of
+    @jit(inline=True)
+    def logarithms(args, j, left):
+        p, t, row, start, total = args
+        return target(p, t, row, start, j, left) * log_of_clipped(vload_part(p, j, left) / total)
+
+    @sum_of
+    @jit(inline=True)
+    def weights(args, j, left):
+        p, t, row, start, total = args
+        q = vload_part(p, j, left) / total
+        return select((q < LOWEST) | (q > HIGHEST), 0.0, target(p, t, row, start, j, left))
+
+    @map_row
+    @jit(inline=True)
+    def slopes(args, j, left):
+        p, t, row, start, total, common, scale = args
+        value = vload_part(p, j, left)
+        q = value / total
+        own = select((q < LOWEST) | (q > HIGHEST), 0.0, target(p, t, row, start, j, left) / value)
+        return (common - own) * scale
+
     @jit(name=f"loss_probability_{name}")
     def forward(chunk, p, t, notes, rows, width, group):
         loss = p.dtype.type(0.0)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
             start, end = row * width, (row + 1) * width
-            total = row_sum(p, start, end)
-            weights, dot = vfill(p, 0.0), vfill(p, 0.0)
-            for j in range(0, width, lanes(p)):
-                weight = target(p, t, row, j, width)
-                q = vload_part(p, start + j, width - j) / total
-                dot = fma(weight, log_of_clipped(q), dot)
-                weights = weights + select((q < LOWEST) | (q > HIGHEST), 0.0, weight)
-            loss -= vsum(dot)
-            notes[row], notes[rows + row] = total, vsum(weights)
+            total = row_sum((p,), start, end)
+            args = p, t, row, start, total
+            loss -= logarithms(args, start, end)
+            notes[row], notes[rows + row] = total, weights(args, start, end)
         notes[2 * rows + chunk] = loss / p.dtype.type(rows)
 
     @jit(name=f"loss_probability_{name}_slope")
     def backward(chunk, p, t, notes, dp, rows, width, group, scale):
         scale = vfill(p, scale)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-            total, common = at(notes, row), at(notes, rows + row) / at(notes, row)
-            for j in range(0, width, lanes(p)):
-                value = vload_part(p, row * width + j, width - j)
-                q = value / total
-                own = select((q < LOWEST) | (q > HIGHEST), 0.0, target(p, t, row, j, width) / value)
-                vstore_part(dp, row * width + j, (common - own) * scale, width - j)
+            start, end = row * width, (row + 1) * width
+            total = at(notes, row)
+            slopes(dp, (p, t, row, start, total, at(notes, rows + row) / total, scale), start, end)
 
     return forward, backward
 
@@ -251,8 +308,10 @@ def over_rows(kernels):
     return launch_forward, launch_backward
 
 
-softmax_cross_entropy, softmax_cross_entropy_backward = over_rows(softmax_loss(_given, "given"))
-sparse_softmax_cross_entropy, sparse_softmax_cross_entropy_backward = over_rows(softmax_loss(_from_label, "label"))
+softmax_cross_entropy, softmax_cross_entropy_backward = over_rows(softmax_loss(_sums_given, _given, "given"))
+sparse_softmax_cross_entropy, sparse_softmax_cross_entropy_backward = over_rows(
+    softmax_loss(_sums_from_label, _from_label, "label")
+)
 categorical_cross_entropy, categorical_cross_entropy_backward = over_rows(probability_loss(_given, "given"))
 sparse_categorical_cross_entropy, sparse_categorical_cross_entropy_backward = over_rows(
     probability_loss(_from_label, "label")

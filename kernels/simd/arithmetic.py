@@ -360,18 +360,16 @@ def _reduction(combine, text):
 
 
 def _maximum(builder, a, b):
-    """The larger one; NaN wins."""
-    larger = builder.select(builder.fcmp_ordered(">", a, b), a, b)
-    return builder.select(builder.fcmp_unordered("!=", a, a), a, larger)
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 vsum = _reduction(ir.IRBuilder.fadd, "Sum of the lanes, by halving.")
-vhighest = _reduction(_maximum, "Largest lane; NaN if any lane is NaN.")
+vhighest = _reduction(_maximum, "Largest lane, where none is NaN.")
 
 
 @intrinsic
 def vmax(typingctx, a, b):
-    """The larger of two vectors, lane by lane; NaN wins."""
+    """a where it is larger than b, else b, lane by lane: where a is NaN, b."""
 
     def codegen(context, builder, sig, args):
         return _maximum(builder, *args)
