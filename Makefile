@@ -34,7 +34,7 @@ test-oracles: $(VENV)/.oracles ## the tests that compare with torch, which this 
 	HANDLOOM_ORACLES=1 $(BIN)/python -m pytest -m oracle
 
 test-cuda: $(VENV)/.cuda ## the CUDA kernels without a GPU: in the simulator, and their machine code
-	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -n 4 tests/cuda
+	NUMBA_ENABLE_CUDASIM=1 $(TWO_AT_A_TIME) tests/cuda
 	HANDLOOM_CUDA=1 $(TWO_AT_A_TIME) tests/cuda
 
 bench: $(VENV)/.demo ## measure kernels and training steps on this machine

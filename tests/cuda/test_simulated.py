@@ -6,6 +6,7 @@ The simulator is chosen when a process starts, so these are tests of a run of th
 import numpy as np
 import pytest
 from harness import DTYPES, arrays, as_float64, assert_close, flat, load_cases, reference, run_backward
+from numba import cuda
 from numba.core import config
 
 from handloom import kernels
@@ -150,3 +151,50 @@ class TestInstructions:
         found = np.full((16, 8), np.nan, np.float32)
         warps.multiply_bf16((1,), *(part.astype(np.uint16).reshape(-1) for part in bits), found.reshape(-1))
         np.testing.assert_allclose(found, a.astype(float) @ b, rtol=1e-5, atol=1e-5)
+
+
+class TestThreads:
+    """What kernels/ptx/simulator.py makes of blocks and warps."""
+
+    def test_they_are_numbered_along_x_first(self):
+        @cuda.jit
+        def number(out):
+            out[cuda.threadIdx.x, cuda.threadIdx.y] = cuda.shfl_sync(0xFFFFFFFF, 10 * cuda.threadIdx.y, 1) + cuda.laneid
+
+        number[1, (3, 2)](out := np.zeros((3, 2), int))
+        np.testing.assert_array_equal(out, [[0, 3], [1, 4], [2, 5]])
+
+    def test_a_barrier_waits_for_all_and_those_that_have_ended_do_not_count(self):
+        @cuda.jit
+        def turn(x, out):
+            i = cuda.threadIdx.x
+            if i == 4:
+                return
+            x[i] = i + 1
+            cuda.syncthreads()
+            out[i] = x[3 - i]
+            assert cuda.syncthreads_count(i > 1) == 2
+            assert cuda.syncthreads_or(i == 3)
+            assert not cuda.syncthreads_and(i == 3)
+
+        turn[1, 5](np.zeros(5), out := np.zeros(5))
+        np.testing.assert_array_equal(out, [4, 3, 2, 1, 0])
+
+    def test_threads_that_wait_for_others_for_ever_are_an_error(self):
+        @cuda.jit
+        def part():
+            if cuda.threadIdx.x % 2:
+                cuda.syncwarp()
+
+        with pytest.raises(RuntimeError, match="^16 of 32 threads wait for others, which went another way$"):
+            part[1, 32]()
+
+    def test_an_error_says_in_which_thread(self):
+        @cuda.jit
+        def fail():
+            cuda.syncthreads()
+            if cuda.threadIdx.x == 3:
+                raise ValueError("no")
+
+        with pytest.raises(ValueError, match=r"^tid=\[3, 0, 0\] ctaid=\[0, 0, 0\]: no$"):
+            fail[2, 5]()
