@@ -10,7 +10,7 @@ from ... import simd
 from ...arrays import contiguous
 from ...jit import jit
 from ...simd import at, lanes, stack_array, viewed
-from ...threads import threaded
+from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
 from .epilogue import NO_BIAS, add_parts
 from .tile import (
@@ -34,11 +34,11 @@ WIDE = 8
 # Bytes of one row of a part of K: 512 float32.
 PART_BYTES = 2048
 # Numbers of a column of B that are packed at a time, where it is; and from so many rows of C and so long sums on.
-STEEP, WORTH, DEEP = 256, 4 * ROWS, 128
+STEEP, WORTH, DEEP = 256, 2 * ROWS, 128
 PANEL_BYTES = STEEP * COLUMNS * simd.VECTOR_BYTES
-# Multiply-adds up to which the Python around a product takes longer than it does: once.py has a shorter way, and packs
-# nothing.
-AT_ONCE = 48**3
+# Multiply-adds up to which one thread is used anyway: once.py has a shorter way, and packs nothing. (What it saves is
+# half of 64 x 64 x 64.)
+AT_ONCE = THREADS_PAY // 2
 
 
 @jit(inner=True)

@@ -9,8 +9,8 @@ from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
 from .direct import AT_ONCE, PART_BYTES, TALL, column_of_tiles, multiply_direct
 from .epilogue import NO_BIAS, epilogue_backward
-from .rows import FEW, multiply_rows
-from .tile import CODES, COLUMNS, NONE, pack_panel
+from .rows import multiply_rows
+from .tile import CODES, COLUMNS, NONE, ROWS, pack_panel
 
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -19,8 +19,8 @@ _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 def small(a, b, c, bias, activation):
     (m, k), n = a.shape, b.shape[1]
     a, b, c = viewed(a, a), viewed(b, b), viewed(c, c)
-    if m <= FEW:
-        multiply_rows(0, a, k, 1, b, n, k, c, m, n, n, 1, False, bias, activation)
+    if m < ROWS:
+        multiply_rows(0, a, k, 1, b, n, k, c, m, n, n, 1, bias, activation)
     else:
         width = COLUMNS * lanes(c)
         for j in range(0, n, width):

@@ -18,7 +18,7 @@ from ...workspace import scratch
 from . import sums
 from .direct import SMALL, TALL, direct_cut, gemm_direct, gemm_stack
 from .epilogue import NO_BIAS
-from .rows import FEW, gemm_rows
+from .rows import gemm_rows, is_few
 from .tile import (
     CODES,
     COLUMNS,
@@ -207,7 +207,7 @@ def _turned(a, b, c):
 def gemm_threaded(a, b, c, bias=None, activation=None):
     """Packing pays when each packed number is used often; small and thin products read the operands where they are."""
     cut = direct_cut(*c.shape, a.shape[1], c.itemsize)
-    if c.shape[0] <= FEW and c.size and b.flags.c_contiguous:
+    if is_few(*c.shape, a.shape[1]) and c.size and b.flags.c_contiguous:
         gemm_rows(a, b, c, bias, activation)
     elif sums.suits(*c.shape, a.shape[1], c.itemsize) and (c.shape[0] > TALL or not a.flags.c_contiguous):
         sums.gemm_sums(a, b, c, bias, activation)

@@ -1,49 +1,58 @@
 """Products with few rows: C stays in the first-level cache while the rows of B pass by, four at a time."""
 
 from ...jit import jit
-from ...simd import expect, fma, lanes, vfill, vload_part, vsplat, vstore_part
+from ...simd import fma, lanes, vfill, vload_part, vsplat, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
-from .direct import PART_BYTES
+from .direct import AT_ONCE, PART_BYTES
 from .epilogue import NO_BIAS, add_parts
 from .tile import CODES, NONE, ROWS, activate, operand
 
 # Up to so many rows of C; of B, FOUR at a time.
-FEW, FOUR = min(8, ROWS - 1), 4
-# Bytes of a row of C in a chunk: with FOUR rows of B as long they fill most of a first-level cache.
-STRIP_BYTES = 4096
-# Bytes of B that no cache holds: only there it pays to ask for what comes next (1.25 x; 0.5 x within the caches).
-FAR_BYTES = 1 << 24
+FEW, FOUR = 8, 4
+# Bytes of a row of C in a chunk. It is read and written more often than B's rows, but those set the pace: 4096 columns
+# that memory sends one row after another take 0.7 times as long as in pieces of 1024.
+STRIP_BYTES = 16384
+
+
+def is_few(m, n, k):
+    """Whether C has so few rows: fewer than a tile, or nearly, and the product is not small."""
+    return m < ROWS or (m <= FEW and m * n * k > AT_ONCE)
 
 
 @jit(inline=True)
-def add_rows_times(factors, first, step, b, b0, b_row, c, c0, count, rows, ahead):
+def add_vector(args, j, left):
+    """One vector of `add_rows_times`, of which `left` lanes count: `lanes`, known to the compiler, but at the end."""
+    p, q, r, s, b, b0, b_row, c, c0, rows = args
+    z = fma(p, vload_part(b, b0 + j, left), vload_part(c, c0 + j, left))
+    if rows == FOUR:
+        z = fma(q, vload_part(b, b0 + b_row + j, left), z)
+        other = r * vload_part(b, b0 + 2 * b_row + j, left)
+        z = z + fma(s, vload_part(b, b0 + 3 * b_row + j, left), other)
+    vstore_part(c, c0 + j, z, left)
+
+
+@jit(inline=True)
+def add_rows_times(factors, first, step, b, b0, b_row, c, c0, count, rows):
     """c[:count] += the sum over `rows` (1 or FOUR) rows of B, each times its factor."""
     p = vsplat(factors, first)
     q, r, s = p, p, p
     if rows == FOUR:
         q, r, s = vsplat(factors, first + step), vsplat(factors, first + 2 * step), vsplat(factors, first + 3 * step)
-    for j in range(0, count, lanes(c)):
-        left = count - j
-        z = fma(p, vload_part(b, b0 + j, left), vload_part(c, c0 + j, left))
-        if rows == FOUR:
-            z = fma(q, vload_part(b, b0 + b_row + j, left), z)
-            other = r * vload_part(b, b0 + 2 * b_row + j, left)
-            if ahead:
-                expect(b, b0 + 4 * b_row + j)
-                expect(b, b0 + 5 * b_row + j)
-                expect(b, b0 + 6 * b_row + j)
-                expect(b, b0 + 7 * b_row + j)
-            z = z + fma(s, vload_part(b, b0 + 3 * b_row + j, left), other)
-        vstore_part(c, c0 + j, z, left)
+    args = p, q, r, s, b, b0, b_row, c, c0, rows
+    whole = count - count % lanes(c)
+    for j in range(0, whole, lanes(c)):
+        add_vector(args, j, lanes(c))
+    if whole < count:
+        add_vector(args, whole, count - whole)
 
 
 @jit(inner=True)
-def multiply_rows(chunk, a, a_row, a_col, b, b_row, depth, c, m, n, columns, parts, far, bias, activation):
+def multiply_rows(chunk, a, a_row, a_col, b, b_row, depth, c, m, n, columns, parts, bias, activation):
     """One chunk: all rows of C, `columns` columns of them, summed over one part of K, of which C has a copy each.
 
-    Memory gives B once, and in pieces as long as a row. Tiles would read it in columns two vectors wide: every number
-    of a column from another page. What is `far`, beyond the caches, is asked for ahead.
+    Memory gives B once, and in pieces as long as a row, which the hardware sees coming. Tiles would read it in columns
+    two vectors wide: every number of a column from another page.
     """
     part, j0, step = chunk % parts, chunk // parts * columns, lanes(c)
     count, c0 = min(columns, n - j0), part * m * n + j0
@@ -57,15 +66,10 @@ def multiply_rows(chunk, a, a_row, a_col, b, b_row, depth, c, m, n, columns, par
             vstore_part(c, c0 + i * n + j, start, count - j)
     for k in range(k_first, k_rest, FOUR):
         for i in range(m):
-            first = i * a_row + k * a_col
-            if far and i == 0:
-                add_rows_times(a, first, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, FOUR, True)
-            else:
-                add_rows_times(a, first, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, FOUR, False)
+            add_rows_times(a, i * a_row + k * a_col, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, FOUR)
     for k in range(k_rest, k_end):
         for i in range(m):
-            first = i * a_row + k * a_col
-            add_rows_times(a, first, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, 1, False)
+            add_rows_times(a, i * a_row + k * a_col, a_col, b, k * b_row + j0, b_row, c, c0 + i * n, count, 1)
     if activation != NONE:
         for i in range(m):
             activate(c, c0 + i * n, count, activation)
@@ -79,13 +83,13 @@ def gemm_rows(a, b, c, bias, activation):
     m, n = c.shape
     k = a.shape[1]
     parts = max(1, min(16, k * c.itemsize // PART_BYTES))
-    columns, far = min(n, STRIP_BYTES // c.itemsize), b.nbytes > FAR_BYTES
+    columns = min(n, STRIP_BYTES // c.itemsize)
     a, a_row, a_col = operand(a)
     b, flat, bias = b.reshape(-1), c.reshape(-1), NO_BIAS[c.dtype] if bias is None else bias
     chunks, work, code = parts * -(-n // columns), 2 * m * n * k, CODES[activation]
     if parts == 1:
-        _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, flat, m, n, columns, 1, far, bias, code)
+        _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, flat, m, n, columns, 1, bias, code)
     else:
         out, none = scratch("gemm.parts", parts * c.size, c.dtype), NO_BIAS[c.dtype]
-        _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, out, m, n, columns, parts, far, none, NONE)
+        _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, out, m, n, columns, parts, none, NONE)
         add_parts(out, parts, m, n, flat, bias, code)
