@@ -25,10 +25,11 @@ def train(op, *arrays, backward=lambda y: y, needs=None, **options):
     y, saved = getattr(kernels, op + "_forward")(*arrays, **options)
     getattr(kernels, op + "_backward")(backward(y), saved, needs)
 
-for rows, depth in ((300, 300), (32, 1200), (8, 8)):
+for rows, depth in ((300, 600), (32, 1200), (8, 8)):
     train("dense", ones(rows, depth), ones(depth, 190), ones(190), activation="tanh")
 kernels.matmul(ones(1100, 65), ones(1100, 70), transpose_a=True)
 kernels.matmul(ones(16, 500), ones(2000, 500), transpose_b=True)
+kernels.matmul(ones(460, 300), ones(300, 190))
 kernels.matmul(ones(6, 9, 10), ones(6, 10, 40))
 
 window = {"padding": "same", "variant": "threaded"}
@@ -87,6 +88,8 @@ TILES = [
     ("multiply_panels", "short", 2),
     ("multiply_direct", "tall", 2),
     ("multiply_direct", "short", 2),
+    ("multiply_read", "tall", 2),
+    ("multiply_read", "short", 2),
     ("multiply_part", "tall", 2),
     ("multiply_part", "short", 2),
     ("multiply_turned", "tall", 2),

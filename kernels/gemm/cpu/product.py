@@ -1,6 +1,7 @@
 """The rungs "simd" and "threaded": register tiles over the whole product.
 
     packed    large products: both operands are copied into panels, since every number is used many times
+    read      many rows, few columns, short sums: only B is packed, since copying A would take a tenth of the time
     turned    few rows times a transposed operand: C transposed = B transposed times A transposed, so that the large
               operand, B, is read along its rows and not copied
 
@@ -16,7 +17,7 @@ from ...simd import lanes, stack_array, transpose_block, viewed
 from ...threads import threaded
 from ...workspace import scratch
 from . import sums
-from .direct import SMALL, TALL, direct_cut, gemm_direct, gemm_stack
+from .direct import PART_BYTES, SMALL, TALL, column_of_tiles, direct_cut, gemm_direct, gemm_stack
 from .epilogue import NO_BIAS
 from .rows import gemm_rows, is_few
 from .tile import (
@@ -201,6 +202,54 @@ def _turned(a, b, c):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# read
+
+# Panels of B up to which A is read where it is, and rows of C from which on.
+PANELS_READ, ROWS_READ = 32, 4 * TALL
+
+
+@jit(inner=True)
+def multiply_read(chunk, a, a_row, b_panels, depth, c, m, n, rows, columns, bias, activation):
+    """One chunk: `rows` x `columns` of C. Its rows of A stay in a second-level cache, a panel of B in a first."""
+    width, groups = COLUMNS * lanes(c), (m + rows - 1) // rows
+    first, j_first = chunk % groups * rows, chunk // groups * columns
+    for j in range(j_first, min(n, j_first + columns), width):
+        column_of_tiles(
+            a, 0, a_row, 1, b_panels, j * depth, width, depth,
+            c, j, n, first, min(m, first + rows), min(width, n - j), False, bias, j, activation,
+        )  # fmt: skip
+
+
+_multiply_read = threaded(multiply_read)
+
+
+def _suits_reading(a, c):
+    """Many rows, few columns, and no long sums: each number of A meets few panels of B."""
+    (m, n), k = c.shape, a.shape[1]
+    contiguous_rows = a.strides[1] == a.itemsize
+    return m >= ROWS_READ and n <= PANELS_READ * width_of(c) and k * c.itemsize <= PART_BYTES and contiguous_rows
+
+
+def _read(a, b, c, bias, activation):
+    """Workspace: B once more, in panels."""
+    m, n = c.shape
+    k = a.shape[1]
+    width = width_of(c)
+    panels, most = -(-n // width), GROUP_BYTES // 2 // (k * c.itemsize)
+    b_panels = scratch("gemm.b", panels * width * k, c.dtype)
+    (a, a_row, _), (b, b_row, b_col) = operand(a), operand(b)
+    # Whole tiles of rows; an even number of chunks, and where B is large each of two threads reads its own half.
+    rows = -(-m // (2 * ROWS * -(-m // (2 * most)))) * ROWS
+    columns = (panels if panels <= PANELS_READ // 2 else -(-panels // 2)) * width
+    bias = NO_BIAS[c.dtype] if bias is None else bias
+    _pack_block(panels, n * k * 4, b, b_row, b_col, n, b_panels, 0, k)
+    _multiply_read(
+        -(-m // rows) * -(-n // columns), 2 * m * n * k,
+        a, a_row, b_panels, k, c.reshape(-1), m, n, rows, columns, bias, CODES[activation],
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # threaded
 
 
@@ -213,6 +262,8 @@ def gemm_threaded(a, b, c, bias=None, activation=None):
         sums.gemm_sums(a, b, c, bias, activation)
     elif cut and (b.flags.c_contiguous or b.size <= SMALL):
         gemm_direct(a, b, c, cut, bias, activation)
+    elif _suits_reading(a, c):
+        _read(a, b, c, bias, activation)
     elif _suits_turning(b, c, bias, activation):
         _turned(a, b, c)
     else:
