@@ -6,8 +6,8 @@ made of them.
     sum_of(term)        a function (args, start, end): the sum of term(args, j, left)
 
 `left` is how many lanes count. It is `lanes`, a constant to the compiler, for all vectors but a last, partial one,
-which gets code of its own: a mask or a branch at every vector took as long as an exponential. With AVX2, a store with
-a mask takes as long as well, which is much for a row of ten numbers.
+which gets code of its own: a mask or a branch at every vector took nearly half of softmax's time. With AVX2, stores
+with masks are slow, which is much for a row of ten numbers.
 
 Two vectors are computed at a time. One of them is a long chain of operations that wait for each other, and the
 processor looks too few instructions ahead to begin the next one meanwhile: gelu took a quarter longer.
