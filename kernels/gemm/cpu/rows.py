@@ -11,7 +11,7 @@ from .tile import CODES, NONE, ROWS, activate, operand
 # Up to so many rows of C; of B, FOUR at a time.
 FEW, FOUR = 8, 4
 # Bytes of a row of C in a chunk. It is read and written more often than B's rows, but those set the pace: 4096 columns
-# that memory sends one row after another take 0.7 times as long as in pieces of 1024.
+# that memory sends one row after another take two threads 0.7 times as long as in pieces of 1024.
 STRIP_BYTES = 16384
 
 
