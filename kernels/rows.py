@@ -41,6 +41,8 @@ from .vecmath import vexp
 BLOCK = 32
 # Rows of one chunk, at most: adding up one number of each is still exact enough.
 ROWS = 64
+# Bytes for a number of each of them.
+ROOM = 8 * ROWS
 
 
 def rows_of_a_chunk(width: int) -> int:

@@ -19,7 +19,7 @@ from .. import threads
 from ..jit import jit
 from ..recording import on_host
 from ..rows import (
-    ROWS,
+    ROOM,
     is_two_vectors,
     load_two,
     map_row,
@@ -365,10 +365,6 @@ def softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
             store_two(dx, start, end, c * (a - mean), d * (b - mean))
         else:
             softmax_slope(dx, (dy, y, row_dot((dy, y), start, end)), start, end)
-
-
-# Bytes for a number of each row of a chunk.
-ROOM = 8 * ROWS
 
 
 @map_vectors

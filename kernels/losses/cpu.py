@@ -11,7 +11,7 @@ import numpy as np
 
 from ..jit import jit
 from ..recording import on_host
-from ..rows import ROWS, map_row, map_vectors, row_argmax, row_log_parts, row_sum, rows_of_a_chunk, sum_of
+from ..rows import ROOM, map_row, map_vectors, row_argmax, row_log_parts, row_sum, rows_of_a_chunk, sum_of
 from ..simd import (
     at,
     first_lanes,
@@ -190,10 +190,6 @@ def _weighted_logarithm(args, j, left):
     total, weight = args
     value = vlog(vload_part(total, j, left)) * vload_part(weight, j, left)
     return select(first_lanes(total, left), value, 0.0)
-
-
-# Bytes for a number of each row of a chunk.
-ROOM = 8 * ROWS
 
 
 def softmax_loss(sums, target, name):

@@ -1,4 +1,4 @@
-"""Products with few rows: C stays in the first-level cache while the rows of B pass by, four at a time."""
+"""Products with few rows: C stays in the caches of a core while the rows of B pass by, four at a time."""
 
 from ...jit import jit
 from ...simd import fma, lanes, vfill, vload_part, vsplat, vstore_part
