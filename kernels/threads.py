@@ -26,7 +26,7 @@ import threading
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -180,7 +180,7 @@ def run_kept(launches, parallel):
 
     parallel : whether threads pay for any.
     """
-    if parallel and not _forked and get_num_threads() > 1 and _region.acquire(False):
+    if parallel and not _forked and _region.acquire(False):
         try:
             _run_kept(launches, True)
         finally:
@@ -213,7 +213,7 @@ def threaded(kernel):
         parallel = chunks > 1 and work >= THREADS_PAY
         if (told := recorder) is not None:
             told.launched(drive, chunks, parallel, args)
-        if parallel and not _forked and get_num_threads() > 1 and _region.acquire(False):
+        if parallel and not _forked and _region.acquire(False):
             try:
                 drive(chunks, True, 0, *args)
             finally:

@@ -25,11 +25,12 @@ def train(op, *arrays, backward=lambda y: y, needs=None, **options):
     y, saved = getattr(kernels, op + "_forward")(*arrays, **options)
     getattr(kernels, op + "_backward")(backward(y), saved, needs)
 
-for rows, depth in ((300, 600), (32, 1200), (8, 8)):
+for rows, depth in ((400, 1100), (32, 1200), (8, 8)):
     train("dense", ones(rows, depth), ones(depth, 190), ones(190), activation="tanh")
 kernels.matmul(ones(1100, 65), ones(1100, 70), transpose_a=True)
 kernels.matmul(ones(16, 500), ones(2000, 500), transpose_b=True)
-kernels.matmul(ones(460, 300), ones(300, 190))
+kernels.matmul(ones(3000, 300), ones(300, 250))
+kernels.matmul(ones(90, 100), ones(100, 90))
 kernels.matmul(ones(6, 9, 10), ones(6, 10, 40))
 
 window = {"padding": "same", "variant": "threaded"}
@@ -68,7 +69,7 @@ DOUBLE = """
 import numpy as np
 from handloom import kernels
 
-kernels.matmul(np.ones((300, 300)), np.ones((300, 300)))
+kernels.matmul(np.ones((300, 600)), np.ones((600, 300)))
 for high, channels in ((2, 1), (3, 1), (3, 3), (3, 32)):
     x, w = np.ones((4, 12, 12, channels)), np.ones((high, 3, channels, 64))
     y, saved = kernels.conv2d_forward(x, w, padding="same", variant="threaded")
@@ -96,6 +97,8 @@ TILES = [
     ("multiply_stack", "tall", 2),
     ("multiply_stack", "short", 2),
     ("small_dense", "tall", 2),
+    ("multiply_plain", "tall", 2),
+    ("multiply_plain", "short", 2),
     ("dense_gradients", "tall", 2),
     ("dense_gradients", "short", 2),
     ("multiply-2", "tall", 2),

@@ -31,10 +31,12 @@ from .tile import (
 TALL = 8 * ROWS
 # Columns of C in a chunk where there are few rows: long enough pieces of B's rows for memory to be read in a stream.
 WIDE = 8
+# Bytes of A that a thread holds in its second-level cache while the panels of B stream past them.
+GROUP_BYTES = 1 << 18
 # Bytes of one row of a part of K: 512 float32.
 PART_BYTES = 2048
-# Numbers of a column of B that are packed at a time, where it is; and from so many rows of C and so long sums on.
-STEEP, WORTH, DEEP = 256, 2 * ROWS, 128
+# Numbers of a column of B that are packed at a time, where it is; and from so many rows of C on.
+STEEP, WORTH = 256, 2 * ROWS
 PANEL_BYTES = STEEP * COLUMNS * simd.VECTOR_BYTES
 # Multiply-adds up to which one thread is used anyway: once.py has a shorter way, and packs nothing. (What it saves is
 # half of 64 x 64 x 64.)
@@ -75,15 +77,26 @@ def column_of_tiles(
             i += 1
 
 
+@jit(inline=True)
+def stays(x, rows, stride):
+    """Whether so many rows of a panel, read where they are, stay in a first-level cache while a chunk's tiles use them.
+
+    Numbers that are a multiple of 4096 bytes apart share a set of the cache, which has 8 places or more. With rows
+    512 bytes apart, the 8 of a page so have room for 64 rows, and of 128 rows each drives out another.
+    """
+    apart = stride * x.itemsize
+    return rows * max(apart & -apart, COLUMNS * simd.VECTOR_BYTES) <= PANEL_BYTES
+
+
 @jit(inner=True)
 def multiply_direct(
     chunk, a, a0, a_row, a_col, b, b0, b_row, b_col, depth, c, c0, m, n, rows, columns, parts, bias, activation
 ):  # fmt: skip
     """One chunk is `rows` x `columns` of C, straight from the operands where B's rows are contiguous.
 
-    With several parts, a chunk sums one part of K, and C has a copy for each. Where B has long columns, their numbers
-    would drive each other out of the cache, as far apart as they are: the first tile that reads them packs them, a
-    panel at a time on the stack. Where the rows of B are not contiguous, they are packed before.
+    With several parts, a chunk sums one part of K, and C has a copy for each. Where the numbers of B's columns would
+    drive each other out of the cache, the first tile that reads them packs them, a panel at a time on the stack. Where
+    the rows of B are not contiguous, they are packed before.
     """
     width = COLUMNS * lanes(c)
     groups = (n + columns - 1) // columns
@@ -91,7 +104,7 @@ def multiply_direct(
     i_first, j_first = chunk // groups * rows, chunk % groups * columns
     i_end, j_end = min(m, i_first + rows), min(n, j_first + columns)
     k_first, k_end, c0 = part * depth // parts, (part + 1) * depth // parts, c0 + part * m * n
-    if b_col != 1 or (rows >= WORTH and depth > DEEP and m * n * depth > AT_ONCE):
+    if b_col != 1 or (rows >= WORTH and not stays(b, k_end - k_first, b_row)):
         panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
         for j in range(j_first, j_end, width):
             valid, blocks = min(width, j_end - j), max(1, (k_end - k_first + STEEP - 1) // STEEP)
@@ -137,6 +150,18 @@ def multiply_stack(
 _multiply_stack = threaded(multiply_stack)
 
 
+# Rows, or columns twice, from which on packed panels are used often enough, if sums are not short.
+MANY, SHALLOW = max(48, 4 * ROWS), 128
+# Rows, and multiply-adds, from which on packing everything before pays: not packing saves a launch, for which two
+# threads have to wait, and panels of B need not be written to memory and read again (on two threads 256 x 256 x 256
+# took 230 instead of 290 us, 100 x 1000 x 1000 1.6 instead of 2.7 ms).
+OFTEN, CUBE = 5 * TALL, 1 << 27
+# Multiply-adds of a chunk, at least.
+LITTLE = 1 << 18
+# Numbers of a transposed B, and multiply-adds with a transposed A, up to which they are read where they are.
+SMALL, SMALL_CUBE = 1 << 18, 1 << 25
+
+
 class Cut(NamedTuple):
     """How a direct product is cut into chunks."""
 
@@ -149,17 +174,26 @@ class Cut(NamedTuple):
 @lru_cache(maxsize=4096)
 def direct_cut(m, n, k, itemsize):
     """None where packing pays: where both operands' numbers are used often."""
-    if min(m, 2 * n) > MANY and k > DEEP and (m * n * k > CUBE or k * itemsize > PART_BYTES):
+    if min(m, 2 * n) > MANY and k > SHALLOW and (k * itemsize > 2 * PART_BYTES or (m > OFTEN and m * n * k > CUBE)):
         return None
-    width, parts, columns = COLUMNS * simd.VECTOR_BYTES // itemsize, 1, n
+    rows, columns, parts = m, COLUMNS * simd.VECTOR_BYTES // itemsize, 1
     if m <= TALL:
         parts = max(1, min(16, k * itemsize // PART_BYTES))
-        columns = width if parts == 1 else WIDE * width
-        rows = m
-    else:  # in an even number of chunks, for two threads
-        rows = -(-m // (2 * -(-m // (2 * TALL))))
+        columns *= 1 if parts == 1 else WIDE
+    else:  # a chunk takes a panel of B, and as many rows of A as stay in a cache until the chunk with the next panel
+        panels = -(-n // columns)
+        groups = max(-(-m * k * itemsize // GROUP_BYTES), min(16, m * n * k // LITTLE) // panels, 1)
+        if panels * groups % 2 and panels < 16:  # two threads get the same
+            groups += 1
+        rows = -(-m // (min(groups, m // TALL) * ROWS)) * ROWS
     chunks = -(-m // rows) * -(-n // columns) * parts if m and n else 0
     return Cut(chunks, rows, columns, parts)
+
+
+def reads_both(a, b, c):
+    """Whether a product that has a cut is to take it with these strides."""
+    few = c.size * a.shape[1] <= SMALL_CUBE or min(c.shape[0], a.shape[1]) <= SHALLOW
+    return (b.flags.c_contiguous or b.size <= SMALL) and (a.flags.c_contiguous or few)
 
 
 def gemm_direct(a, b, c, cut, bias, activation):
@@ -182,13 +216,6 @@ def gemm_direct(a, b, c, cut, bias, activation):
         add_parts(out, parts, m, n, flat, bias, code)
 
 
-# Rows, or columns twice, from which on packed panels are used often enough.
-MANY = max(48, 4 * ROWS)
-# Multiply-adds from which on packing pays also where K is short: one launch less, which two threads have to wait for,
-# counts until then (256 x 256 x 256 on two threads: 220 instead of 280 us).
-CUBE = 1 << 24
-# Numbers of a transposed B that are packed chunk by chunk.
-SMALL = 1 << 16
 # Edge of B's matrices in a stack, at most: beyond, packing pays.
 MOST_IN_A_STACK = 512
 

@@ -1,5 +1,7 @@
 """Small products, and all gradients of a small dense layer, in one short call each."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from ... import simd, threads
@@ -7,9 +9,10 @@ from ...jit import jit
 from ...simd import lanes, viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
-from .direct import AT_ONCE, PART_BYTES, TALL, column_of_tiles, multiply_direct
+from . import sums
+from .direct import AT_ONCE, PART_BYTES, TALL, column_of_tiles, direct_cut, multiply_direct
 from .epilogue import NO_BIAS, epilogue_backward
-from .rows import multiply_rows
+from .rows import is_few, multiply_rows
 from .tile import CODES, COLUMNS, NONE, ROWS, pack_panel
 
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
@@ -40,8 +43,27 @@ def small_dense(x, w, y, bias, activation):
     small(x, w, y, bias, activation)
 
 
+@jit(inner=True)
+def multiply_plain(chunk, a, b, c, rows, columns, bias, activation):
+    """One chunk of a direct product, all of whose arrays are C-contiguous: 8 arguments instead of 19."""
+    (m, k), n = a.shape, b.shape[1]
+    a, b, c = viewed(a, a), viewed(b, b), viewed(c, c)
+    multiply_direct(chunk, a, 0, k, 1, b, 0, n, 1, k, c, 0, m, n, rows, columns, 1, bias, activation)
+
+
+_multiply_plain = threaded(multiply_plain)
+
+
+@lru_cache(maxsize=4096)
+def _plain_cut(m, n, k, itemsize):
+    """How a product beyond AT_ONCE is cut, if it is a direct one in one part."""
+    cut = direct_cut(m, n, k, itemsize)
+    other = is_few(m, n, k) or (m > TALL and sums.suits(m, n, k, itemsize))
+    return None if other or cut is None or cut.parts > 1 else cut
+
+
 def product_at_once(a, b, bias=None, activation=None, c=None):
-    """f(A B + bias) by the shortest way; None where the product is not small, or something about the arrays not plain.
+    """f(A B + bias) by the shortest way; None where the product is large, or something about the arrays not plain.
 
     Checks, flat views and the general launch take 6 us, which is longer than 48 x 48 x 48 multiply-adds. The bits are
     those of the general way.
@@ -50,28 +72,37 @@ def product_at_once(a, b, bias=None, activation=None, c=None):
     if dtype is not b.dtype or dtype not in _FLOATS or not a.ndim == b.ndim == 2 or threads.recorder is not None:
         return None
     (m, k), (rows, n) = a.shape, b.shape
-    if k != rows or not 0 < m * n * k <= AT_ONCE or k * dtype.itemsize >= 2 * PART_BYTES:  # a sum in several parts
+    if k != rows or not (a.flags.c_contiguous and b.flags.c_contiguous):
         return None
-    if not (a.flags.c_contiguous and b.flags.c_contiguous):
+    cut, work = None, m * n * k
+    if work > AT_ONCE:
+        cut = _plain_cut(m, n, k, dtype.itemsize)
+        if cut is None:
+            return None
+    elif work == 0 or k * dtype.itemsize >= 2 * PART_BYTES:  # a sum in several parts
         return None
     if c is None:
         c = np.empty((m, n), dtype)
     elif not (_is_plain(c, (m, n), dtype) and c.flags.writeable and _apart(c, a, b, bias)):
         return None
-    if bias is None and activation is None:
+    if bias is None and activation is None and cut is None:
         small_product(a, b, c)
         return c
     if bias is None:
         bias = NO_BIAS[dtype]
     elif not _is_plain(bias, (n,), dtype):
         return None
-    small_dense(a, b, c, bias, CODES[activation])
+    if cut is None:
+        small_dense(a, b, c, bias, CODES[activation])
+    else:
+        _multiply_plain(cut.chunks, 2 * work, a, b, c, cut.rows, cut.columns, bias, CODES[activation])
     return c
 
 
-def _apart(c, *others):
+def _apart(c, a, b, bias):
     """Whether no other array lies in c: none is c, and all have memory of their own."""
-    return c.base is None and all(x is None or (x is not c and x.base is None) for x in others)
+    own = c.base is None and a.base is None and b.base is None and (bias is None or bias.base is None)
+    return own and c is not a and c is not b and c is not bias
 
 
 def _is_plain(x, shape, dtype):

@@ -17,7 +17,7 @@ from ...simd import lanes, stack_array, transpose_block, viewed
 from ...threads import threaded
 from ...workspace import scratch
 from . import sums
-from .direct import PART_BYTES, SMALL, TALL, column_of_tiles, direct_cut, gemm_direct, gemm_stack
+from .direct import GROUP_BYTES, PART_BYTES, TALL, column_of_tiles, direct_cut, gemm_direct, gemm_stack, reads_both
 from .epilogue import NO_BIAS
 from .rows import gemm_rows, is_few
 from .tile import (
@@ -36,8 +36,6 @@ from .tile import (
 
 # Bytes of one row of a K block: 1024 float32. Each further block reads and writes all of C once more.
 BLOCK_BYTES = 4096
-# Bytes of the panels of A that a thread holds in its second-level cache while the panels of B stream past them.
-GROUP_BYTES = 1 << 18
 STACK_BYTES = GROUP_BYTES + simd.VECTOR_BYTES
 
 
@@ -99,9 +97,9 @@ def _shares(panels_a, panels_b, group):
     """(groups of rows, panels of B a chunk), from the sizes alone.
 
     Two groups of columns, so that each of two threads reads its own half of B. More where there are few rows, as long
-    as a chunk uses what it packs of A for 8 panels of B.
+    as a chunk uses what it packs of A for 8 panels of B: each group of columns packs all of A once more.
     """
-    row_groups = -(-panels_a // group)
+    row_groups = max(-(-panels_a // group), min(8, panels_a // 4), 1)
     column_groups = 2 if panels_b % 2 == 0 or panels_b > 16 else 1
     while row_groups * column_groups < 16 and panels_b >= 16 * column_groups:
         column_groups *= 2
@@ -260,7 +258,7 @@ def gemm_threaded(a, b, c, bias=None, activation=None):
         gemm_rows(a, b, c, bias, activation)
     elif sums.suits(*c.shape, a.shape[1], c.itemsize) and (c.shape[0] > TALL or not a.flags.c_contiguous):
         sums.gemm_sums(a, b, c, bias, activation)
-    elif cut and (b.flags.c_contiguous or b.size <= SMALL):
+    elif cut and reads_both(a, b, c):
         gemm_direct(a, b, c, cut, bias, activation)
     elif _suits_reading(a, c):
         _read(a, b, c, bias, activation)

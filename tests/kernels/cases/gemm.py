@@ -67,9 +67,10 @@ CASES = [
     # Long sums for few numbers.
     product("little-and-long", (1100, 131), (1100, 45), 1100, transpose_a=True),
     product("little-and-long-transposed-b", (131, 1300), (70, 1300), 1300, transpose_b=True),
+    product("packed", (260, 1050), (1050, 260), 1050),
     # Large enough that only B is packed, or that B's rows pass by eight rows of C.
-    product("many-rows", (461, 251), (251, 167), 461),
-    product("many-rows-transposed-b", (461, 251), (167, 251), 461, transpose_b=True),
+    product("many-rows", (641, 501), (501, 467), 641),
+    product("many-rows-transposed-b", (861, 401), (407, 401), 861, transpose_b=True),
     product("eight-rows", (8, 300), (300, 250), 300),
     product("large", (150, 90), (90, 200), 200),
     product("two-blocks", (70, 1100), (1100, 45), 1100),
