@@ -262,7 +262,7 @@ class Layer:
     def _children(self):
         """(label, parameter or layer) for everything the attributes hold, in the order of definition."""
         for attribute, value in vars(self).items():
-            if attribute != "_arguments":
+            if isinstance(value, _HOLDERS) and attribute != "_arguments":
                 yield from _found_in(attribute, value)
 
     def named_weights(self):
@@ -468,6 +468,10 @@ def _marking_built(build):
         self._mark_built(input_shape)
 
     return marked
+
+
+# What may be, or hold, a layer or a parameter.
+_HOLDERS = Layer, Parameter, list, tuple, dict
 
 
 def _found_in(label, value):

@@ -83,7 +83,7 @@ def pack_panel(source, start, across, deep, available, depth, width, panel, p0):
 # Panels that `pack_panels` fills at a time: as many streams of stores as the first-level cache takes without conflicts.
 SIDE_BY_SIDE = 4
 # Rows that are asked for before they are read: too far apart for the hardware to see them coming.
-AHEAD = 8
+AHEAD = 24
 
 
 @jit(inner=True)
