@@ -150,8 +150,9 @@ def multiply_stack(
 _multiply_stack = threaded(multiply_stack)
 
 
-# Rows, or columns twice, from which on packed panels are used often enough, if sums are not short.
-MANY, SHALLOW = max(48, 4 * ROWS), 128
+# Rows, or columns twice, from which on packed panels are used often enough; and so short sums that they never are, as
+# long as A is read along its rows.
+MANY, SHORT_SUMS, SHORTER_SUMS = max(48, 4 * ROWS), 320, 128
 # Rows, and multiply-adds, from which on packing everything before pays: not packing saves a launch, for which two
 # threads have to wait, and panels of B need not be written to memory and read again (on two threads 256 x 256 x 256
 # took 230 instead of 290 us, 100 x 1000 x 1000 1.6 instead of 2.7 ms).
@@ -174,7 +175,7 @@ class Cut(NamedTuple):
 @lru_cache(maxsize=4096)
 def direct_cut(m, n, k, itemsize):
     """None where packing pays: where both operands' numbers are used often."""
-    if min(m, 2 * n) > MANY and k > SHALLOW and (k * itemsize > 2 * PART_BYTES or (m > OFTEN and m * n * k > CUBE)):
+    if min(m, 2 * n) > MANY and k > SHORT_SUMS and (k * itemsize > 2 * PART_BYTES or (m > OFTEN and m * n * k > CUBE)):
         return None
     rows, columns, parts = m, COLUMNS * simd.VECTOR_BYTES // itemsize, 1
     if m <= TALL:
@@ -192,15 +193,15 @@ def direct_cut(m, n, k, itemsize):
 
 def reads_both(a, b, c):
     """Whether a product that has a cut is to take it with these strides."""
-    few = c.size * a.shape[1] <= SMALL_CUBE or min(c.shape[0], a.shape[1]) <= SHALLOW
+    few = c.size * a.shape[1] <= SMALL_CUBE or min(c.shape[0], a.shape[1]) <= SHORTER_SUMS
     return (b.flags.c_contiguous or b.size <= SMALL) and (a.flags.c_contiguous or few)
 
 
-def gemm_direct(a, b, c, cut, bias, activation):
+def gemm_direct(a, b, c, bias, activation):
     """Workspace: a copy of C for each part; there are several, 16 at most, only where C has few rows."""
     m, n = c.shape
     k = a.shape[1]
-    chunks, rows, columns, parts = cut
+    chunks, rows, columns, parts = direct_cut(m, n, k, c.itemsize)
     (a, a_row, a_col), (b, b_row, b_col) = operand(a), operand(b)
     flat, bias = c.reshape(-1), NO_BIAS[c.dtype] if bias is None else bias
     work, code = 2 * m * n * k, CODES[activation]

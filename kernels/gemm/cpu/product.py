@@ -5,8 +5,8 @@
     turned    few rows times a transposed operand: C transposed = B transposed times A transposed, so that the large
               operand, B, is read along its rows and not copied
 
-Each is a kernel over chunks, and a function that cuts the work into them. `gemm_threaded` at the end says which of
-these, or of those in direct.py, rows.py and sums.py, a product takes.
+Each is a kernel over chunks, and a function that cuts the work into them. `way_of` at the end says which of these, or
+of those in direct.py, rows.py and sums.py, a product takes.
 """
 
 import numpy as np
@@ -186,8 +186,8 @@ def _suits_turning(b, c, bias, activation):
     return b.flags.f_contiguous and whole and n >= TALL and bias is None and activation is None
 
 
-def _turned(a, b, c):
-    """Workspace: A once more, in panels."""
+def _turned(a, b, c, bias, activation):
+    """Neither bias nor activation, as `_suits_turning` says. Workspace: A once more, in panels."""
     m, n = c.shape
     k = a.shape[1]
     width = width_of(c)
@@ -251,21 +251,39 @@ def _read(a, b, c, bias, activation):
 # threaded
 
 
+def way_of(a, b, c, bias=None, activation=None):
+    """The name in WAYS of the way that a product takes, from its shape and strides alone: the first that suits."""
+    (m, n), k = c.shape, a.shape[1]
+    if is_few(m, n, k) and c.size and b.flags.c_contiguous:
+        return "rows"
+    if sums.suits(m, n, k, c.itemsize) and (m > TALL or not a.flags.c_contiguous):
+        return "sums"
+    if direct_cut(m, n, k, c.itemsize) and reads_both(a, b, c):
+        return "direct"
+    if _suits_reading(a, c):
+        return "read"
+    if _suits_turning(b, c, bias, activation):
+        return "turned"
+    return "packed"
+
+
+def _packed(a, b, c, bias, activation):
+    _multiply(a, b, c, bias, activation, _pack_block, _multiply_panels)
+
+
+WAYS = {
+    "rows": gemm_rows,
+    "sums": sums.gemm_sums,
+    "direct": gemm_direct,
+    "read": _read,
+    "turned": _turned,
+    "packed": _packed,
+}
+
+
 def gemm_threaded(a, b, c, bias=None, activation=None):
     """Packing pays when each packed number is used often; small and thin products read the operands where they are."""
-    cut = direct_cut(*c.shape, a.shape[1], c.itemsize)
-    if is_few(*c.shape, a.shape[1]) and c.size and b.flags.c_contiguous:
-        gemm_rows(a, b, c, bias, activation)
-    elif sums.suits(*c.shape, a.shape[1], c.itemsize) and (c.shape[0] > TALL or not a.flags.c_contiguous):
-        sums.gemm_sums(a, b, c, bias, activation)
-    elif cut and reads_both(a, b, c):
-        gemm_direct(a, b, c, cut, bias, activation)
-    elif _suits_reading(a, c):
-        _read(a, b, c, bias, activation)
-    elif _suits_turning(b, c, bias, activation):
-        _turned(a, b, c)
-    else:
-        _multiply(a, b, c, bias, activation, _pack_block, _multiply_panels)
+    WAYS[way_of(a, b, c, bias, activation)](a, b, c, bias, activation)
 
 
 gemm_threaded.stack = gemm_stack
