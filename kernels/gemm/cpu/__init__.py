@@ -9,6 +9,7 @@
               and products with few rows                                                                    rows.py
               and long sums for few numbers                                                                 sums.py
               and small ones by the shortest way                                                            once.py
+              which of them when:                                                                           ways.py
 
 Every launcher is called as gemm_x(a, b, c, bias=None, activation=None): `a` and `b` 2-D with any strides, `c` 2-D and
 C-contiguous. In the kernels, element (i, k) of A is a[i * a_row + k * a_col] of a flat array, so that a transposed

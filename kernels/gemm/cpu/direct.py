@@ -10,7 +10,7 @@ from ... import simd
 from ...arrays import contiguous
 from ...jit import jit
 from ...simd import at, lanes, stack_array, viewed
-from ...threads import THREADS_PAY, threaded
+from ...threads import threaded
 from ...workspace import scratch
 from .epilogue import NO_BIAS, add_parts
 from .tile import (
@@ -26,21 +26,15 @@ from .tile import (
     single_tile,
     tall_tile,
 )
+from .ways import PART_BYTES, TALL
 
-# Rows of C in a chunk where there are many.
-TALL = 8 * ROWS
 # Columns of C in a chunk where there are few rows: long enough pieces of B's rows for memory to be read in a stream.
 WIDE = 8
 # Bytes of A that a thread holds in its second-level cache while the panels of B stream past them.
 GROUP_BYTES = 1 << 18
-# Bytes of one row of a part of K: 512 float32.
-PART_BYTES = 2048
 # Numbers of a column of B that are packed at a time, where it is; and from so many rows of C on.
 STEEP, WORTH = 256, 2 * ROWS
 PANEL_BYTES = STEEP * COLUMNS * simd.VECTOR_BYTES
-# Multiply-adds up to which one thread is used anyway: once.py has a shorter way, and packs nothing. (What it saves is
-# half of 64 x 64 x 64.)
-AT_ONCE = THREADS_PAY // 2
 
 
 @jit(inner=True)
@@ -150,19 +144,6 @@ def multiply_stack(
 _multiply_stack = threaded(multiply_stack)
 
 
-# Rows, or columns twice, from which on packed panels are used often enough; and so short sums that they never are, as
-# long as A is read along its rows.
-MANY, SHORT_SUMS, SHORTER_SUMS = max(48, 4 * ROWS), 320, 128
-# Rows, and multiply-adds, from which on packing everything before pays: not packing saves a launch, for which two
-# threads have to wait, and panels of B need not be written to memory and read again (on two threads 256 x 256 x 256
-# took 230 instead of 290 us, 100 x 1000 x 1000 1.6 instead of 2.7 ms).
-OFTEN, CUBE = 5 * TALL, 1 << 27
-# Multiply-adds of a chunk, at least.
-LITTLE = 1 << 18
-# Numbers of a transposed B, and multiply-adds with a transposed A, up to which they are read where they are.
-SMALL, SMALL_CUBE = 1 << 18, 1 << 25
-
-
 class Cut(NamedTuple):
     """How a direct product is cut into chunks."""
 
@@ -172,11 +153,13 @@ class Cut(NamedTuple):
     parts: int
 
 
+# Multiply-adds of a chunk, at least.
+LITTLE = 1 << 18
+
+
 @lru_cache(maxsize=4096)
 def direct_cut(m, n, k, itemsize):
-    """None where packing pays: where both operands' numbers are used often."""
-    if min(m, 2 * n) > MANY and k > SHORT_SUMS and (k * itemsize > 2 * PART_BYTES or (m > OFTEN and m * n * k > CUBE)):
-        return None
+    """From the sizes alone."""
     rows, columns, parts = m, COLUMNS * simd.VECTOR_BYTES // itemsize, 1
     if m <= TALL:
         parts = max(1, min(16, k * itemsize // PART_BYTES))
@@ -189,12 +172,6 @@ def direct_cut(m, n, k, itemsize):
         rows = -(-m // (min(groups, m // TALL) * ROWS)) * ROWS
     chunks = -(-m // rows) * -(-n // columns) * parts if m and n else 0
     return Cut(chunks, rows, columns, parts)
-
-
-def reads_both(a, b, c):
-    """Whether a product that has a cut is to take it with these strides."""
-    few = c.size * a.shape[1] <= SMALL_CUBE or min(c.shape[0], a.shape[1]) <= SHORTER_SUMS
-    return (b.flags.c_contiguous or b.size <= SMALL) and (a.flags.c_contiguous or few)
 
 
 def gemm_direct(a, b, c, bias, activation):

@@ -1,7 +1,5 @@
 """Small products, and all gradients of a small dense layer, in one short call each."""
 
-from functools import lru_cache
-
 import numpy as np
 
 from ... import simd, threads
@@ -9,11 +7,11 @@ from ...jit import jit
 from ...simd import lanes, viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
-from . import sums
-from .direct import AT_ONCE, PART_BYTES, TALL, column_of_tiles, direct_cut, multiply_direct
+from .direct import column_of_tiles, direct_cut, multiply_direct
 from .epilogue import NO_BIAS, epilogue_backward
-from .rows import is_few, multiply_rows
+from .rows import multiply_rows
 from .tile import CODES, COLUMNS, NONE, ROWS, pack_panel
+from .ways import AT_ONCE, PART_BYTES, TALL, way_of
 
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -54,12 +52,12 @@ def multiply_plain(chunk, a, b, c, rows, columns, bias, activation):
 _multiply_plain = threaded(multiply_plain)
 
 
-@lru_cache(maxsize=4096)
 def _plain_cut(m, n, k, itemsize):
     """How a product beyond AT_ONCE is cut, if it is a direct one in one part."""
+    if way_of(m, n, k, itemsize) != "direct":
+        return None
     cut = direct_cut(m, n, k, itemsize)
-    other = is_few(m, n, k) or (m > TALL and sums.suits(m, n, k, itemsize))
-    return None if other or cut is None or cut.parts > 1 else cut
+    return cut if cut.parts == 1 else None
 
 
 def product_at_once(a, b, bias=None, activation=None, c=None):

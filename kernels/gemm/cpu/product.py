@@ -5,8 +5,8 @@
     turned    few rows times a transposed operand: C transposed = B transposed times A transposed, so that the large
               operand, B, is read along its rows and not copied
 
-Each is a kernel over chunks, and a function that cuts the work into them. `way_of` at the end says which of these, or
-of those in direct.py, rows.py and sums.py, a product takes.
+Each is a kernel over chunks, and a function that cuts the work into them. ways.py says which of these, or of those in
+direct.py, rows.py and sums.py, a product takes.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ from ...simd import lanes, stack_array, transpose_block, viewed
 from ...threads import threaded
 from ...workspace import scratch
 from . import sums
-from .direct import GROUP_BYTES, PART_BYTES, TALL, column_of_tiles, direct_cut, gemm_direct, gemm_stack, reads_both
+from .direct import GROUP_BYTES, column_of_tiles, gemm_direct, gemm_stack
 from .epilogue import NO_BIAS
-from .rows import gemm_rows, is_few
+from .rows import gemm_rows
 from .tile import (
     CODES,
     COLUMNS,
@@ -33,6 +33,7 @@ from .tile import (
     tall_padded,
     tall_tile,
 )
+from .ways import PANELS_READ, TALL, way_of
 
 # Bytes of one row of a K block: 1024 float32. Each further block reads and writes all of C once more.
 BLOCK_BYTES = 4096
@@ -179,15 +180,8 @@ def multiply_turned(chunk, chunks, b, a_panels, depth, c, m, n, bias):
 _multiply_turned = threaded(multiply_turned)
 
 
-def _suits_turning(b, c, bias, activation):
-    """Whole vectors of rows, and columns enough for a tile."""
-    m, n = c.shape
-    whole = m % (simd.VECTOR_BYTES // c.itemsize) == 0 and m <= 2 * width_of(c)
-    return b.flags.f_contiguous and whole and n >= TALL and bias is None and activation is None
-
-
 def _turned(a, b, c, bias, activation):
-    """Neither bias nor activation, as `_suits_turning` says. Workspace: A once more, in panels."""
+    """Without bias and activation. Workspace: A once more, in panels."""
     m, n = c.shape
     k = a.shape[1]
     width = width_of(c)
@@ -201,9 +195,6 @@ def _turned(a, b, c, bias, activation):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # read
-
-# Panels of B up to which A is read where it is, and rows of C from which on.
-PANELS_READ, ROWS_READ = 32, 4 * TALL
 
 
 @jit(inner=True)
@@ -219,13 +210,6 @@ def multiply_read(chunk, a, a_row, b_panels, depth, c, m, n, rows, columns, bias
 
 
 _multiply_read = threaded(multiply_read)
-
-
-def _suits_reading(a, c):
-    """Many rows, few columns, and no long sums: each number of A meets few panels of B."""
-    (m, n), k = c.shape, a.shape[1]
-    contiguous_rows = a.strides[1] == a.itemsize
-    return m >= ROWS_READ and n <= PANELS_READ * width_of(c) and k * c.itemsize <= PART_BYTES and contiguous_rows
 
 
 def _read(a, b, c, bias, activation):
@@ -251,22 +235,6 @@ def _read(a, b, c, bias, activation):
 # threaded
 
 
-def way_of(a, b, c, bias=None, activation=None):
-    """The name in WAYS of the way that a product takes, from its shape and strides alone: the first that suits."""
-    (m, n), k = c.shape, a.shape[1]
-    if is_few(m, n, k) and c.size and b.flags.c_contiguous:
-        return "rows"
-    if sums.suits(m, n, k, c.itemsize) and (m > TALL or not a.flags.c_contiguous):
-        return "sums"
-    if direct_cut(m, n, k, c.itemsize) and reads_both(a, b, c):
-        return "direct"
-    if _suits_reading(a, c):
-        return "read"
-    if _suits_turning(b, c, bias, activation):
-        return "turned"
-    return "packed"
-
-
 def _packed(a, b, c, bias, activation):
     _multiply(a, b, c, bias, activation, _pack_block, _multiply_panels)
 
@@ -283,7 +251,15 @@ WAYS = {
 
 def gemm_threaded(a, b, c, bias=None, activation=None):
     """Packing pays when each packed number is used often; small and thin products read the operands where they are."""
-    WAYS[way_of(a, b, c, bias, activation)](a, b, c, bias, activation)
+    m, n = c.shape
+    way = way_of(
+        m, n, a.shape[1], c.itemsize, _is_turned(a), _is_turned(b), plain=bias is None and activation is None
+    )  # fmt: skip
+    WAYS[way](a, b, c, bias, activation)
+
+
+def _is_turned(x):
+    return x.flags.f_contiguous and not x.flags.c_contiguous
 
 
 gemm_threaded.stack = gemm_stack

@@ -4,20 +4,15 @@ from ...jit import jit
 from ...simd import fma, lanes, vfill, vload_part, vsplat, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
-from .direct import AT_ONCE, PART_BYTES
 from .epilogue import NO_BIAS, add_parts
-from .tile import CODES, NONE, ROWS, activate, operand
+from .tile import CODES, NONE, activate, operand
+from .ways import PART_BYTES
 
-# Up to so many rows of C; of B, FOUR at a time.
-FEW, FOUR = 8, 4
+# Rows of B at a time.
+FOUR = 4
 # Bytes of a row of C in a chunk. It is read and written more often than B's rows, but those set the pace: 4096 columns
 # that memory sends one row after another take two threads 0.7 times as long as in pieces of 1024.
 STRIP_BYTES = 16384
-
-
-def is_few(m, n, k):
-    """Whether C has so few rows: fewer than a tile, or nearly, and the product is not small."""
-    return m < ROWS or (m <= FEW and m * n * k > AT_ONCE)
 
 
 @jit(inline=True)
@@ -84,8 +79,8 @@ def gemm_rows(a, b, c, bias, activation):
     k = a.shape[1]
     parts = max(1, min(16, k * c.itemsize // PART_BYTES))
     columns = min(n, STRIP_BYTES // c.itemsize)
-    a, a_row, a_col = operand(a)
-    b, flat, bias = b.reshape(-1), c.reshape(-1), NO_BIAS[c.dtype] if bias is None else bias
+    (a, a_row, a_col), (b, _, _) = operand(a), operand(b)
+    flat, bias = c.reshape(-1), NO_BIAS[c.dtype] if bias is None else bias
     chunks, work, code = parts * -(-n // columns), 2 * m * n * k, CODES[activation]
     if parts == 1:
         _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, flat, m, n, columns, 1, bias, code)

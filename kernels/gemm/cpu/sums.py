@@ -12,7 +12,7 @@ from ...jit import jit
 from ...simd import lanes, stack_array, viewed
 from ...threads import threaded
 from ...workspace import scratch
-from .direct import PANEL_BYTES, PART_BYTES, STEEP
+from .direct import PANEL_BYTES, STEEP
 from .epilogue import NO_BIAS, add_parts
 from .tile import (
     CODES,
@@ -27,9 +27,9 @@ from .tile import (
     short_padded,
     tall_padded,
 )
+from .ways import PART_BYTES
 
-# Bytes of C at most, and of the panels of A that a block of K has in the second-level cache.
-LITTLE_BYTES = 1 << 18
+# Bytes of the panels of A that a block of K has in the second-level cache.
 A_BYTES = (1 << 18) + simd.VECTOR_BYTES
 # Parts at most; an even number, for two threads.
 PARTS = 16
@@ -69,11 +69,6 @@ def multiply_part(part, a, a_row, a_col, b, b_row, b_col, depth, c, m, n, parts,
 
 
 _multiply_part = threaded(multiply_part)
-
-
-def suits(m, n, k, itemsize):
-    """Whether C is little and K long, and a panel of B is used for several tiles."""
-    return m >= 4 * ROWS and n >= COLUMNS and m * n * itemsize <= LITTLE_BYTES and k * itemsize >= 2 * PART_BYTES
 
 
 def gemm_sums(a, b, c, bias, activation):
