@@ -98,17 +98,17 @@ RUNGS = {
         ),
     },
     "max_pool2d": {
-        "naive": Rung("pooling/cpu.py:max_forward_naive", "the definition: a loop over a window for each number"),
+        "naive": Rung("pooling/cpu/naive.py:max_forward_naive", "the definition: a loop over a window for each number"),
         "simd": Rung(
-            "pooling/cpu.py:max_forward_chunk", _POOLING,
+            "pooling/cpu/forward.py:largest", _POOLING,
             "{lanes} numbers in a vector instead of 1, on {threads} threads",
             lambda lanes, threads: lanes * threads,
         ),
     },
     "avg_pool2d": {
-        "naive": Rung("pooling/cpu.py:avg_forward_naive", "the definition: a loop over a window for each number"),
+        "naive": Rung("pooling/cpu/naive.py:avg_forward_naive", "the definition: a loop over a window for each number"),
         "simd": Rung(
-            "pooling/cpu.py:avg_forward_chunk", _POOLING,
+            "pooling/cpu/forward.py:mean", _POOLING,
             "{lanes} numbers in a vector instead of 1, on {threads} threads",
             lambda lanes, threads: lanes * threads,
         ),
@@ -122,15 +122,17 @@ RUNGS = {
         ),
     },
     "softmax": {
-        "naive": Rung("activation/cpu.py:softmax_row_by_row", "the definition: maximum, exponentials, sum, quotient"),
+        "naive": Rung(
+            "activation/cpu/softmax.py:softmax_row_by_row", "the definition: maximum, exponentials, sum, quotient"
+        ),
         "simd": Rung(
-            "activation/cpu.py:softmax_rows",
+            "activation/cpu/softmax.py:softmax_rows",
             "vectors, and a polynomial for the exponential instead of a call of the library",
             "about as many instructions for {lanes} exponentials as the library takes for 1",
             lambda lanes, threads: lanes,
         ),
         "threaded": Rung(
-            "activation/cpu.py:_over_rows",
+            "activation/cpu/softmax.py:_over_rows",
             "rows shared out over threads",
             "{threads} threads instead of 1",
             lambda lanes, threads: threads,

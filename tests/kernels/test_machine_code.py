@@ -47,7 +47,8 @@ gradient = {"backward": lambda y: y[0], "needs": (False, True, True, True, True,
 train("lstm", ones(2, 2, 3), ones(3, 16), ones(4, 16), **gradient)
 
 for op in ("max_pool2d", "avg_pool2d"):
-    train(op, ones(2, 4, 4, 40))
+    for channels in (1, 40):
+        train(op, ones(2, 4, 4, channels))
 for op in ("tanh", "gelu", "softmax", "log_softmax"):
     train(op, ones(64, 1000))
 for op in ("sigmoid_cross_entropy", "softmax_cross_entropy", "categorical_cross_entropy"):
@@ -128,8 +129,10 @@ PACKED = {
     "backward-{state}": {"multiply-add", "multiply", "divide"},
     "max_forward_chunk": {"compare"},
     "max_backward_chunk": {"compare integers"},
+    "max_backward_narrow": {"compare integers"},
     "avg_forward_chunk": {"add"},
     "avg_backward_chunk": {"divide"},
+    "avg_backward_narrow": {"divide"},
     "activation_tanh": {"multiply-add", "divide"},
     "activation_tanh_slope": {"multiply-add"},
     "activation_gelu": {"multiply-add", "multiply", "divide"},

@@ -103,10 +103,30 @@ def test_vectors_choose_what_the_definition_does(dtype, channels, window, stride
     np.testing.assert_array_equal(*(kernels.max_pool2d_backward(dy, s)[0] for s in (saved, saved_there)))
 
 
-@pytest.mark.parametrize("kind, window, strides", [("max", 2, 2), ("avg", 3, 2)])
-def test_a_gradient_larger_than_the_caches(kind, window, strides):
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("width, channels", [(2500, 1), (9000, 1), (9000, 3)])
+def test_rows_that_fill_the_stack_and_such_that_are_too_long_for_it(kind, width, channels):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 257, 255, 32)).astype(np.float32)
+    x = rng.standard_normal((1, 6, width, channels)).astype(np.float32)
+    forward, backward = (getattr(kernels, f"{kind}_pool2d_{way}") for way in ("forward", "backward"))
+    y, saved = forward(x, 3, strides=2, padding="same")
+    found, expected = (backward(y, saved._replace(variant=variant))[0] for variant in ("simd", "naive"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind, window, strides, shape",
+    [
+        ("max", 2, 2, (2, 257, 255, 32)),
+        ("avg", 3, 2, (2, 257, 255, 32)),
+        ("max", 3, 2, (2, 1025, 1032, 1)),
+        ("avg", 3, 1, (2, 1025, 344, 3)),
+        ("max", 3, 2, (2, 1025, 1033, 1)),  # rows are no whole vectors
+    ],
+)
+def test_a_gradient_larger_than_the_caches(kind, window, strides, shape):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(np.float32)
     forward, backward = (getattr(kernels, f"{kind}_pool2d_{way}") for way in ("forward", "backward"))
     y, saved = forward(x, window, strides=strides)
     found, expected = (backward(y, saved._replace(variant=variant))[0] for variant in ("simd", "naive"))
