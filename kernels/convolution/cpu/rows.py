@@ -124,9 +124,13 @@ def convolution_of_rows(width):
                                     w0, along, wide, count,
                                 )  # fmt: skip
                                 tap += width * block
-                        for r in range(down):  # what is new in the next row of tiles
-                            for i in range(PIXELS * along):
-                                expect(x, corner + c + ahead + (i - r * wide) * channels)
+                        if down == along == 1:  # what is new in the next row of tiles
+                            for i in range(PIXELS):
+                                expect(x, corner + c + ahead + i * channels)
+                        else:
+                            for r in range(down):
+                                for i in range(PIXELS * along):
+                                    expect(x, corner + c + ahead + (i - r * wide) * channels)
                         for i in range(PIXELS):
                             expect(y, target + c + plan.outputs[1] * channels + i * stretch)
                         if activation == RELU:

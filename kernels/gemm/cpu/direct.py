@@ -32,6 +32,8 @@ from .ways import PART_BYTES, TALL
 WIDE = 8
 # Bytes of A that a thread holds in its second-level cache while the panels of B stream past them.
 GROUP_BYTES = 1 << 18
+# Bytes of a first-level cache: 48 KB have 12 places to a set instead of 8.
+FIRST_BYTES = 1 << 15
 # Numbers of a column of B that are packed at a time, where it is; and from so many rows of C on.
 STEEP, WORTH = 256, 2 * ROWS
 PANEL_BYTES = STEEP * COLUMNS * simd.VECTOR_BYTES
@@ -76,10 +78,11 @@ def stays(x, rows, stride):
     """Whether so many rows of a panel, read where they are, stay in a first-level cache while a chunk's tiles use them.
 
     Numbers that are a multiple of 4096 bytes apart share a set of the cache, which has 8 places or more. With rows
-    512 bytes apart, the 8 of a page so have room for 64 rows, and of 128 rows each drives out another.
+    512 bytes apart, the 8 of a page so have room for 64 rows, and of 128 rows each drives out another. Otherwise half
+    of the cache is for a panel.
     """
     apart = stride * x.itemsize
-    return rows * max(apart & -apart, COLUMNS * simd.VECTOR_BYTES) <= PANEL_BYTES
+    return rows * max(apart & -apart, 2 * COLUMNS * simd.VECTOR_BYTES) <= FIRST_BYTES
 
 
 @jit(inner=True)
@@ -196,6 +199,8 @@ def gemm_direct(a, b, c, bias, activation):
 
 # Edge of B's matrices in a stack, at most: beyond, packing pays.
 MOST_IN_A_STACK = 512
+# So many that there are chunks enough with one for each.
+MANY_MATRICES = 16
 
 
 @lru_cache(maxsize=256)
@@ -221,11 +226,13 @@ def gemm_stack(a, b, c):
     k = a.shape[-1]
     if c.size == 0 or max(n, k) > MOST_IN_A_STACK or m * n * k > MOST_IN_A_STACK**2 * TALL:
         return False
-    chunks, batch = -(-m // TALL), tuple(batch)
+    batch = tuple(batch)
+    rows = m if prod(batch) >= MANY_MATRICES and m * k * c.itemsize <= GROUP_BYTES else min(m, TALL)
+    chunks = -(-m // rows)
     (x, a_row, a_col), (y, b_row, b_col) = _operand(a), _operand(b)
     _multiply_stack(
         prod(batch) * chunks, 2 * c.size * k,
         x, _starts(a.shape[:-2], batch, m * k), a_row, a_col, y, _starts(b.shape[:-2], batch, k * n), b_row, b_col, k,
-        c.reshape(-1), m, n, min(m, TALL), chunks, NO_BIAS[c.dtype],
+        c.reshape(-1), m, n, rows, chunks, NO_BIAS[c.dtype],
     )  # fmt: skip
     return True
