@@ -122,6 +122,16 @@ def test_products_have_the_same_bits_on_every_way(m, n, k, dtype):
         np.testing.assert_array_equal(dense, kernels.dense(a, b, bias, activation=activation, variant="threaded"))
 
 
+@pytest.mark.parametrize("m, n, k", [(300, 0, 5), (0, 300, 5), (300, 300, 0), (3, 0, 4), (0, 3, 4), (0, 0, 0)])
+def test_products_of_nothing(m, n, k):
+    a, b = np.ones((m, k), "float32"), np.ones((k, n), "float32")
+    for options in ({}, {"variant": "threaded"}, {"variant": "simd"}):
+        np.testing.assert_array_equal(kernels.matmul(a, b, **options), np.zeros((m, n), "float32"))
+    c, saved = kernels.matmul_forward(a, b)
+    for gradient, operand in zip(kernels.matmul_backward(np.ones_like(c), saved), (a, b)):
+        np.testing.assert_array_equal(gradient, operand * (n if operand is a else m))
+
+
 def test_an_output_that_is_an_operand_is_refused_on_the_short_way_too():
     a = np.ones((8, 8), "float32")
     for b, out in ((a, a), (a.copy(), a), (a[:4].repeat(2, 0), a[:, :])):

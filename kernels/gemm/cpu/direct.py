@@ -168,7 +168,7 @@ def direct_cut(m, n, k, itemsize):
         parts = max(1, min(16, k * itemsize // PART_BYTES))
         columns *= 1 if parts == 1 else WIDE
     else:  # a chunk takes a panel of B, and as many rows of A as stay in a cache until the chunk with the next panel
-        panels = -(-n // columns)
+        panels = max(1, -(-n // columns))
         groups = max(-(-m * k * itemsize // GROUP_BYTES), min(16, m * n * k // LITTLE) // panels, 1)
         if panels * groups % 2 and panels < 16:  # two threads get the same
             groups += 1
