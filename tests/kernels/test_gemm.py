@@ -98,7 +98,7 @@ def test_gradient_of_the_wrong_shape_is_refused():
     + [(32, 5408, 128, "nt", "turned"), (1024, 1024, 1024, "nn", "packed"), (2000, 2000, 2000, "tt", "packed")],
 )
 def test_every_product_takes_its_way(m, n, k, operands, way):
-    """The choices that no instruction set changes, each measured to be the fastest."""
+    """Choices that are the same on every instruction set: at least one shape for each way, and near its borders."""
     assert way_of(m, n, k, 4, operands[0] == "t", operands[1] == "t") == way
 
 

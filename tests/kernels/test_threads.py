@@ -117,7 +117,6 @@ def train(seed):
     yield from kernels.lstm_backward(uniform(*y.shape), saved)[:4]
 
 
-@pytest.mark.skipif(numba.get_num_threads() == 1, reason="one thread has no parallel region")
 def test_kernels_in_two_python_threads_give_the_bits_of_one(monkeypatch):
     """While one thread is in the parallel region the other one computes the same beside it, in memory of its own."""
     with monkeypatch.context() as serial:

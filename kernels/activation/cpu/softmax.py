@@ -194,20 +194,21 @@ def _over_rows(kernel):
     """Two launchers: one chunk after another, and over several threads."""
     run = threaded(kernel)
 
+    def arguments(arrays):
+        """(Chunks, what each gets) for arrays (..., width), the output last."""
+        width = arrays[0].shape[-1]
+        rows, group = arrays[0].size // width, rows_of_a_chunk(width)
+        return -(-rows // group), (*[array.ravel() for array in arrays], rows, width, group)
+
     def launch_in_turn(*arrays):
-        """Arrays (..., width), the output last."""
-        size = arrays[0].size
-        if size:
-            width = arrays[0].shape[-1]
-            rows, group = size // width, rows_of_a_chunk(width)
-            run.in_turn(-(-rows // group), *[array.ravel() for array in arrays], rows, width, group)
+        if arrays[0].size:
+            chunks, args = arguments(arrays)
+            run.in_turn(chunks, *args)
 
     def launch(*arrays):
-        size = arrays[0].size
-        if size:
-            width = arrays[0].shape[-1]
-            rows, group = size // width, rows_of_a_chunk(width)
-            run(-(-rows // group), 24 * size, *[array.ravel() for array in arrays], rows, width, group)
+        if arrays[0].size:
+            chunks, args = arguments(arrays)
+            run(chunks, 24 * arrays[0].size, *args)
 
     launch.kernel = kernel
     return launch_in_turn, launch

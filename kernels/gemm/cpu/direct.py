@@ -162,7 +162,7 @@ LITTLE = 1 << 18
 
 @lru_cache(maxsize=4096)
 def direct_cut(m, n, k, itemsize):
-    """From the sizes alone."""
+    """The cut of a direct product, from its sizes alone."""
     rows, columns, parts = m, COLUMNS * simd.VECTOR_BYTES // itemsize, 1
     if m <= TALL:
         parts = max(1, min(16, k * itemsize // PART_BYTES))
