@@ -3,54 +3,52 @@
 `make test-cuda` installs the toolkit; there, a part of it that is missing is a failure.
 """
 
-import os
 import runpy
+from functools import cache
 from pathlib import Path
 
 import pytest
 import sass
 from numba import float32, float64
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
 
-# "gemm-naive": how to make the kernel for a type. Each family has a file with its own.
-KERNELS = {}
-for file in sorted((Path(__file__).parent / "code").glob("*.py")):
-    KERNELS |= runpy.run_path(str(file))["KERNELS"]
+# "gemm": {"gemm-naive": how to make the kernel for a type}. Each family has a file with its own.
+FAMILIES = {
+    file.stem: runpy.run_path(str(file))["KERNELS"] for file in sorted((Path(__file__).parent / "code").glob("*.py"))
+}
+# One process reads a family: its kernels are compiled for all architectures at once, and disassembled together.
 POINTS = [
-    pytest.param(name, T, arch, id=f"{name}-{T}-{arch}")
-    for name in KERNELS
+    pytest.param(family, name, T, arch, id=f"{name}-{T}-{arch}", marks=pytest.mark.xdist_group(family))
+    for family, kernels in FAMILIES.items()
+    for name in kernels
     for T in (float32, float64)
     for arch in sass.ARCHITECTURES
 ]
 
 
-def code(name, T, arch):
-    from handloom.kernels.launch import kept_cubin
+@cache
+def codes(family, arch):
+    makes = {(name, T): make for name, make in FAMILIES[family].items() for T in (float32, float64)}
+    return dict(zip(makes, sass.read([make(T) for (_, T), make in makes.items()], arch)))
 
-    return sass.Code(kept_cubin(KERNELS[name](T), arch))
 
-
-@pytest.mark.parametrize("name, T, arch", POINTS)
-def test_nothing_is_spilled_and_float32_stays_float32(name, T, arch):
-    found = code(name, T, arch)
-    assert found.resources["STACK"] == 0
-    assert not found.count(r"(LDL|STL)\b.*")
+@pytest.mark.parametrize("family, name, T, arch", POINTS)
+def test_nothing_is_spilled_and_float32_stays_float32(family, name, T, arch):
+    found = codes(family, arch)[name, T]
+    assert not found.spills
     if T is float32:
-        assert not found.count(r"(DADD|DMUL|DFMA|DSETP|F2F\.F64.*|F2F\.F32\.F64)\b.*")
+        assert not found.count(sass.FLOAT64)
         assert found.count(r"F(FMA|ADD|MUL)\b.*")
     else:
         assert found.count(r"D(FMA|ADD|MUL)\b.*")
 
 
+@pytest.mark.xdist_group("gemm")
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 @pytest.mark.parametrize("name", ["gemm-vectors", "gemm-vectors-transposed"])
 def test_the_widest_rung_multiplies_and_adds_most_of_the_time(name, arch):
-    found = code(name, float32, arch)
+    found = codes("gemm", arch)[name, float32]
     assert found.count(r"LDG\.E\.128.*") and found.count(r"LDS\.128")
     assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
     main = found.loops[-1]
@@ -58,11 +56,12 @@ def test_the_widest_rung_multiplies_and_adds_most_of_the_time(name, arch):
     assert sum(number for instruction, number in main.items() if instruction.startswith("FFMA")) == 8 * 64
 
 
+@pytest.mark.xdist_group("gemm")
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 def test_each_rung_multiplies_and_adds_for_a_larger_share(arch):
     shares = []
     for name in ("gemm-naive", "gemm-shared", "gemm-vectors"):
-        shares.append(max(sass.share(loop, "FFMA.*") for loop in code(name, float32, arch).loops))
+        shares.append(max(sass.share(loop, "FFMA.*") for loop in codes("gemm", arch)[name, float32].loops))
     assert shares == sorted(shares) and shares[0] < 0.1 and shares[-1] > 0.8
 
 
@@ -89,9 +88,7 @@ def test_an_error_of_the_compiler_names_the_kernel():
 def test_intrinsics_become_the_instructions_they_are_named_after(name, instructions, arch):
     import warps
 
-    from handloom.kernels.launch import compile_cubin
-
-    found = sass.Code(compile_cubin(getattr(warps, name), arch))
+    found = sass.code(getattr(warps, name), arch)
     assert all(found.count(pattern) for pattern in instructions), found.instructions
 
 
@@ -101,10 +98,9 @@ def test_intrinsics_become_the_instructions_they_are_named_after(name, instructi
 )
 def test_what_measures_the_arithmetic_does_hardly_anything_else(name, instruction, count, arch):
     from handloom.bench.gpu import limits
-    from handloom.kernels.launch import kept_cubin
 
-    found = sass.Code(kept_cubin(limits.KERNELS[name], arch))
-    assert found.resources["STACK"] == 0
+    found = sass.code(limits.KERNELS[name], arch)
+    assert not found.spills
     unrolled = max(found.loops, key=lambda loop: sum(loop.values()))
     times = sum(number for one, number in unrolled.items() if one.startswith(instruction))
     assert times % count == 0 and times > 2 * count  # several rounds at a time

@@ -1,40 +1,30 @@
 """The machine code of the activations: what memory-bound kernels must have, and those that hardly compute."""
 
-import os
-
 import pytest
 import sass
 from numba import float32, float64
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
+pytestmark = pytest.mark.xdist_group("activation")
 
-from handloom.kernels.activation.cuda import elementwise, softmax
-from handloom.kernels.launch import kept_cubin
-
-
-def code(kernel, arch="sm_90a"):
-    return sass.Code(kept_cubin(kernel, arch))
+from handloom.kernels.activation.cuda import elementwise, softmax  # noqa: E402
 
 
 @pytest.mark.parametrize("T", [float32, float64], ids=str)
 @pytest.mark.parametrize("name", ["relu", "leaky_relu"])
 def test_functions_that_hardly_compute(name, T):
     width = 128 // T.bitwidth
-    forward = code(elementwise.apply(getattr(elementwise, f"_{name}"), T, width))
-    backward = code(elementwise.apply_slope(getattr(elementwise, f"_{name}_slope"), T, width))
+    forward = sass.code(elementwise.apply(getattr(elementwise, f"_{name}"), T, width))
+    backward = sass.code(elementwise.apply_slope(getattr(elementwise, f"_{name}_slope"), T, width))
     for found in (forward, backward):
-        assert found.resources["STACK"] == 0 and not found.count(r"(LDL|STL)\b.*")
+        assert not found.spills
         assert T is float64 or not found.count(r"(D[A-Z]+|F2F.*)\b.*")
 
 
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 def test_elementwise_functions_take_16_bytes_at_once(arch):
-    forward = code(elementwise.apply(elementwise._gelu, float32, 4), arch)
-    backward = code(elementwise.apply_slope(elementwise._gelu_slope, float32, 4), arch)
+    forward = sass.code(elementwise.apply(elementwise._gelu, float32, 4), arch)
+    backward = sass.code(elementwise.apply_slope(elementwise._gelu_slope, float32, 4), arch)
     assert forward.count(r"LDG\.E\.128.*") == 1 and forward.count(r"STG\.E\.128.*") == 1
     assert backward.count(r"LDG\.E\.128.*") == 2 and backward.count(r"STG\.E\.128.*") == 1
 
@@ -42,8 +32,8 @@ def test_elementwise_functions_take_16_bytes_at_once(arch):
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 @pytest.mark.parametrize("op", softmax.RESULTS)
 def test_a_warp_shuffles_and_reads_16_bytes_at_once(op, arch):
-    forward = code(softmax.warp_per_row(op, float32, 4), arch)
-    backward = code(softmax.warp_per_row_backward(op, float32, 4), arch)
+    forward = sass.code(softmax.warp_per_row(op, float32, 4), arch)
+    backward = sass.code(softmax.warp_per_row_backward(op, float32, 4), arch)
     assert forward.count(r"SHFL.*") >= 10 and backward.count(r"SHFL.*") >= 5
     for found in (forward, backward):
         assert found.count(r"LDG\.E\.128.*") and found.count(r"STG\.E\.128.*")

@@ -1,23 +1,17 @@
 """The machine code of the convolutions: wide accesses, and how much of a loop multiplies and adds."""
 
-import os
-
 import pytest
 import sass
 from numba import float32
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
+pytestmark = pytest.mark.xdist_group("convolution")
 
 
 def code(make, arch, shape, *whole):
     from handloom.kernels.convolution.cuda import implicit
-    from handloom.kernels.launch import kept_cubin
 
-    return sass.Code(kept_cubin(getattr(implicit, make)(float32, *shape, *whole), arch))
+    return sass.code(getattr(implicit, make)(float32, *shape, *whole), arch)
 
 
 def main_loop(found):
@@ -55,9 +49,8 @@ def test_there_is_no_division_in_the_loop(make, arch):
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 def test_turning_the_weights_needs_no_stack(arch):
     from handloom.kernels.convolution.cuda import rung
-    from handloom.kernels.launch import kept_cubin
 
-    assert sass.Code(kept_cubin(rung.turn(float32), arch)).resources["STACK"] == 0
+    assert sass.code(rung.turn(float32), arch).resources["STACK"] == 0
 
 
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
@@ -66,12 +59,11 @@ def test_tensor_cores_are_fed_without_a_detour(make, by_matrices, arch):
     """Tiles pass from memory to shared memory in 16 bytes and from there to the tensor cores: rows of windows by
     `ldmatrix`; what has to be turned, numbers of 32 bits, one by one."""
     from handloom.kernels.convolution.cuda import tensor_cores
-    from handloom.kernels.launch import kept_cubin
 
-    found = sass.Code(kept_cubin(getattr(tensor_cores, make)(), arch))
-    assert found.resources["STACK"] == 0 and not found.count(r"(LDL|STL)\b.*")
+    found = sass.code(getattr(tensor_cores, make)(), arch)
+    assert not found.spills
     assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
-    assert not found.count(r"(DADD|DMUL|DFMA|DSETP|F2F\.F64.*|F2F\.F32\.F64)\b.*")
+    assert not found.count(sass.FLOAT64)
     assert found.count(r"STG\.E\.128.*") and found.count("HMMA.*") == 32
     main = max(found.loops, key=lambda loop: sass.share(loop, "HMMA.*") * loop.total())
     counts = {name: sum(n for i, n in main.items() if i.startswith(name)) for name in ("HMMA", "LDSM", "LDGSTS")}

@@ -1,25 +1,14 @@
 """The machine code of the products on tensor cores, and of what else there is for bfloat16."""
 
-import os
-
 import pytest
 import sass
 from numba import float32, uint16
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
+pytestmark = pytest.mark.xdist_group("gemm")
 
 ARCHITECTURES = pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 FLOAT64 = r"(DADD|DMUL|DFMA|DSETP|F2F\.F64.*|F2F\.F32\.F64)\b.*"
-
-
-def code(kernel, arch):
-    from handloom.kernels.launch import kept_cubin
-
-    return sass.Code(kept_cubin(kernel, arch))
 
 
 @ARCHITECTURES
@@ -31,8 +20,8 @@ def test_tensor_cores_are_fed_without_a_detour(E, a_along, b_along, arch):
     multiply comes by 12 of `ldmatrix`, but for numbers of 32 bits that have to be turned, which come one by one."""
     from handloom.kernels.gemm.cuda import tensor
 
-    found = code(tensor(E, a_along, b_along), arch)
-    assert found.resources["STACK"] == 0 and not found.count(r"(LDL|STL)\b.*")
+    found = sass.code(tensor(E, a_along, b_along), arch)
+    assert not found.spills
     assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
     assert not found.count(FLOAT64)
     assert found.count(r"STG\.E\.128.*") and found.count("HMMA.*") == 32
@@ -49,7 +38,7 @@ def test_tensor_cores_are_fed_without_a_detour(E, a_along, b_along, arch):
 def test_gradients_of_bfloat16_are_float32_in_between(name, arch):
     from handloom.kernels.gemm import cuda
 
-    found = code(getattr(cuda, name)(uint16), arch)
-    assert found.resources["STACK"] == 0
+    found = sass.code(getattr(cuda, name)(uint16), arch)
+    assert not found.spills
     assert found.count("FADD.*") and found.count(r"F2FP\.BF16.*")
     assert not found.count(FLOAT64)

@@ -1,23 +1,13 @@
 """The machine code of the losses: what memory-bound kernels must have, and those on integers."""
 
-import os
-
 import pytest
 import sass
 from numba import float32, float64, int64
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
+pytestmark = pytest.mark.xdist_group("losses")
 
-from handloom.kernels.launch import kept_cubin
-from handloom.kernels.losses.cuda import elements, labels, parts, rows
-
-
-def code(kernel, arch="sm_90a"):
-    return sass.Code(kept_cubin(kernel, arch))
+from handloom.kernels.losses.cuda import elements, labels, parts, rows  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -31,16 +21,16 @@ def code(kernel, arch="sm_90a"):
     ids=lambda kernel: kernel.file_name("")[:-22],
 )
 def test_integers_stay_integers_and_nothing_is_spilled(kernel):
-    found = code(kernel)
-    assert found.resources["STACK"] == 0 and not found.count(r"(LDL|STL)\b.*")
+    found = sass.code(kernel)
+    assert not found.spills
     assert not found.count(r"D(ADD|MUL|FMA)\b.*|[IF]2F.*|F2I.*")
 
 
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 def test_elements_are_read_16_bytes_at_once_and_added_up_by_shuffles(arch):
-    forward = code(elements.mean(elements._squared, float32, 4), arch)
+    forward = sass.code(elements.mean(elements._squared, float32, 4), arch)
     assert forward.count(r"LDG\.E\.128.*") >= 2 and forward.count(r"SHFL.*") >= 5
-    backward = code(elements.mean_backward(elements._squared_slope, float32, 4), arch)
+    backward = sass.code(elements.mean_backward(elements._squared_slope, float32, 4), arch)
     assert backward.count(r"LDG\.E\.128.*") == 2 and backward.count(r"STG\.E\.128.*") == 1
 
 
@@ -48,7 +38,7 @@ def test_elements_are_read_16_bytes_at_once_and_added_up_by_shuffles(arch):
 @pytest.mark.parametrize("labelled", [False, True], ids=["given", "label"])
 @pytest.mark.parametrize("name", ["softmax", "probability"])
 def test_rows_are_read_16_bytes_at_once(name, labelled, arch):
-    forward = code(getattr(rows, f"{name}_loss")(labelled, float32, 4), arch)
-    backward = code(getattr(rows, f"{name}_loss_backward")(labelled, float32, 4), arch)
+    forward = sass.code(getattr(rows, f"{name}_loss")(labelled, float32, 4), arch)
+    backward = sass.code(getattr(rows, f"{name}_loss_backward")(labelled, float32, 4), arch)
     assert forward.count(r"LDG\.E\.128.*") == (2 if labelled else 3) and forward.count(r"SHFL.*") >= 20
     assert backward.count(r"LDG\.E\.128.*") == (1 if labelled else 2) and backward.count(r"STG\.E\.128.*") == 1

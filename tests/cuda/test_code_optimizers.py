@@ -1,18 +1,12 @@
 """The machine code of the optimizers: every array is read and written 16 bytes at a time, and once."""
 
-import os
-
 import pytest
 import sass
 from numba import float32, float64
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
+pytestmark = pytest.mark.xdist_group("optimizers")
 
-from handloom.kernels.launch import kept_cubin  # noqa: E402
 from handloom.kernels.optimizers import cuda  # noqa: E402
 
 
@@ -29,6 +23,6 @@ from handloom.kernels.optimizers import cuda  # noqa: E402
     ids=["sgd", "momentum", "rmsprop", "adam"],
 )
 def test_each_array_takes_one_wide_access(make, read, written, T, arch):
-    found = sass.Code(kept_cubin(make(T, 128 // T.bitwidth), arch))
+    found = sass.code(make(T, 128 // T.bitwidth), arch)
     assert found.count(r"LDG\.E\.128.*") == read
     assert found.count(r"STG\.E\.128.*") == written

@@ -1,18 +1,12 @@
 """The machine code of pooling: 16 bytes of channels an access, and their offsets as one integer."""
 
-import os
-
 import pytest
 import sass
 from numba import float32, float64
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
+pytestmark = pytest.mark.xdist_group("pooling")
 
-from handloom.kernels.launch import kept_cubin  # noqa: E402
 from handloom.kernels.pooling.cuda import maxima, means  # noqa: E402
 
 
@@ -26,8 +20,8 @@ def wide(T):
 def test_maxima_are_compared_in_registers(make, T, arch):
     """What the general test asks for, of kernels that neither add nor multiply."""
     for lanes, bits in ((wide(T), 8), (wide(T), 0), (1, 16)):
-        found = sass.Code(kept_cubin(make(T, lanes, bits), arch))
-        assert found.resources["STACK"] == 0 and not found.count(r"(LDL|STL)\b.*")
+        found = sass.code(make(T, lanes, bits), arch)
+        assert not found.spills
         assert not found.count(r"(DADD|DMUL|DFMA|F2F\.F64.*|F2F\.F32\.F64)\b.*")
         assert bool(found.count(r"DSETP\b.*")) == (T is float64)
         assert found.count(r"STG\.E.*") == 1 + bool(bits)
@@ -40,9 +34,9 @@ def test_maxima_are_compared_in_registers(make, T, arch):
 def test_channels_are_read_and_written_16_bytes_at_a_time(T, arch):
     kernels = means.avg_forward(T, wide(T)), means.avg_backward(T, wide(T)), means.avg_forward_shared(T, wide(T))
     for kernel in kernels:
-        found = sass.Code(kept_cubin(kernel, arch))
+        found = sass.code(kernel, arch)
         assert found.count(r"LDG\.E\.128.*") == found.count(r"LDG\..*") > 0
         assert found.count(r"STG\.E\.128.*") == found.count(r"STG\..*") == 1
-    found = sass.Code(kept_cubin(maxima.max_backward(T, wide(T), 8), arch))
+    found = sass.code(maxima.max_backward(T, wide(T), 8), arch)
     assert found.count(r"LDG\.E\.128.*") == 1 and found.count(r"LDG\..*") == 2
     assert found.count(r"STG\.E\.128.*") == found.count(r"STG\..*") == 1

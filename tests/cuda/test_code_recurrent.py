@@ -1,18 +1,14 @@
 """The machine code of the LSTM's fused steps: how they read, and what their loops do most of the time."""
 
-import os
 import runpy
 from pathlib import Path
 
 import pytest
 import sass
 from numba import float32, float64
-from numba.core import config
 
-if config.ENABLE_CUDASIM:
-    pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
-if (missing := sass.missing()) and not os.environ.get("HANDLOOM_CUDA"):
-    pytest.skip(f"no {', '.join(missing)}: make test-cuda", allow_module_level=True)
+sass.required()
+pytestmark = pytest.mark.xdist_group("recurrent")
 
 KERNELS = runpy.run_path(str(Path(__file__).parent / "code" / "recurrent.py"))["KERNELS"]
 
@@ -21,9 +17,7 @@ KERNELS = runpy.run_path(str(Path(__file__).parent / "code" / "recurrent.py"))["
 @pytest.mark.parametrize("T", [float32, float64], ids=str)
 @pytest.mark.parametrize("name", ["recurrent-fused-forward", "recurrent-fused-backward"])
 def test_a_fused_step_reads_16_bytes_at_once_and_mostly_multiplies_and_adds(name, T, arch):
-    from handloom.kernels.launch import kept_cubin
-
-    found = sass.Code(kept_cubin(KERNELS[name](T), arch))
+    found = sass.code(KERNELS[name](T), arch)
     assert found.count(r"LDGSTS\..*128.*"), "tiles are copied without passing through registers"
     assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
     main = found.loops[-1]

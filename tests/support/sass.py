@@ -1,16 +1,19 @@
 """The machine code of CUDA kernels, compiled without a GPU and read with the toolkit's own programs."""
 
+import os
 import re
 import shutil
+import struct
 import subprocess
 import sysconfig
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ARCHITECTURES = ("sm_80", "sm_90a")
+FLOAT64 = r"(DADD|DMUL|DFMA|DSETP|F2F\.F64.*|F2F\.F32\.F64)\b.*"
 
 
 def program(name: str) -> str | None:
@@ -29,35 +32,24 @@ def missing() -> list[str]:
     return absent
 
 
+def required() -> None:
+    """Skip the module that calls this where no machine code can be made; under `make test-cuda` its tests then fail."""
+    import pytest
+    from numba.core import config
+
+    if config.ENABLE_CUDASIM:
+        pytest.skip("in the simulator nothing is compiled", allow_module_level=True)
+    if (absent := missing()) and not os.environ.get("HANDLOOM_CUDA"):
+        pytest.skip(f"no {', '.join(absent)}: make test-cuda", allow_module_level=True)
+
+
 @dataclass(frozen=True)
 class Code:
     """The code of one kernel for one architecture."""
 
-    cubin: bytes
-
-    def _read(self, *command: str) -> str:
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(self.cubin)
-            file.flush()
-            done = subprocess.run([*command, file.name], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    @cached_property
-    def resources(self) -> dict[str, int]:
-        """Registers (REG), bytes of stack (STACK: spilled registers and arrays not in registers), shared memory."""
-        usage = self._read(program("cuobjdump"), "-res-usage")
-        return {name: int(number) for name, number in re.findall(r"(REG|STACK|SHARED):(\d+)", usage)}
-
-    @cached_property
-    def lines(self) -> list[tuple[int, str]]:
-        """(address, instruction without its predicate)"""
-        found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([^;]*?)\s*;", self._assembly)
-        return [(int(address, 16), text) for address, text in found]
-
-    @cached_property
-    def _assembly(self) -> str:
-        return self._read(program("nvdisasm"), "-c")
+    # Registers (REG), bytes of stack (STACK: spilled registers and arrays not in registers), shared memory.
+    resources: dict[str, int]
+    lines: list[tuple[int, str]]  # address, instruction without its predicate
 
     @cached_property
     def instructions(self) -> Counter:
@@ -67,22 +59,63 @@ class Code:
     def count(self, pattern: str) -> int:
         return sum(number for name, number in self.instructions.items() if re.fullmatch(pattern, name))
 
+    @property
+    def spills(self) -> bool:
+        return self.resources["STACK"] > 0 or self.count(r"(LDL|STL)\b.*") > 0
+
     @cached_property
     def loops(self) -> list[Counter]:
-        """The instructions of every loop, the shortest first: from a label to a branch back to it."""
-        labels, pending = {}, []
-        for line in self._assembly.splitlines():
-            if label := re.match(r"\s*(\.L_\w+):", line):
-                pending.append(label[1])
-            elif address := re.match(r"\s*/\*([0-9a-f]{4,})\*/", line):
-                labels.update(dict.fromkeys(pending, int(address[1], 16)))
-                pending = []
+        """The instructions of every loop, the shortest first: from where a branch leads back to, to that branch."""
         found = []
         for address, text in self.lines:
-            target = re.match(r"BRA.*`\((\.L_\w+)\)", text)
-            if target and labels.get(target[1], address) < address:
-                found.append(Counter(t.split()[0] for a, t in self.lines if labels[target[1]] <= a <= address))
+            back = re.match(r"BRA\b.*\b0x([0-9a-f]+)$", text)
+            if back and (start := int(back[1], 16)) < address:
+                found.append(Counter(t.split()[0] for a, t in self.lines if start <= a <= address))
         return sorted(found, key=lambda loop: loop.total())
+
+
+@cache
+def code(kernel, arch: str = "sm_90a") -> Code:
+    """One kernel's code for an architecture."""
+    return read([kernel], arch)[0]
+
+
+def read(kernels, arch: str) -> list[Code]:
+    """The code of kernels for an architecture. What takes time is that the disassembler begins: it reads all as one."""
+    from handloom.kernels.launch import kept_cubin
+
+    cubins = [kept_cubin(kernel, arch) for kernel in kernels]
+    parts = [_text(cubin) for cubin in cubins]
+    listing = _run([program("nvdisasm"), "--binary", arch.upper().replace("_", "").replace("A", "a")], b"".join(parts))
+    found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([^;]*?)\s*;", listing)
+    lines, begin, codes = [(int(address, 16), text) for address, text in found], 0, []
+    for cubin, part in zip(cubins, parts):
+        end = begin + len(part)
+        codes.append(Code(_resources(cubin), [line for line in lines if begin <= line[0] < end]))
+        begin = end
+    return codes
+
+
+def _resources(cubin):
+    usage = _run([program("cuobjdump"), "-res-usage"], cubin)
+    return {name: int(number) for name, number in re.findall(r"(REG|STACK|SHARED):(\d+)", usage)}
+
+
+def _text(cubin):
+    """The instructions in a cubin, which is an ELF file: its one section whose name begins with .text."""
+    (table,), (size, count, names) = struct.unpack_from("<Q", cubin, 0x28), struct.unpack_from("<HHH", cubin, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, table + i * size) for i in range(count)]
+    (text,) = (s for s in sections if cubin.startswith(b".text.", sections[names][4] + s[0]))
+    return cubin[text[4] : text[4] + text[5]]
+
+
+def _run(command, content):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(content)
+        file.flush()
+        done = subprocess.run([*command, file.name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def share(loop: Counter, pattern: str) -> float:
