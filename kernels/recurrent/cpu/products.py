@@ -6,7 +6,7 @@ from ... import simd
 from ...arrays import contiguous
 from ...gemm.cpu import pack_panel
 from ...jit import jit
-from ...simd import lanes, tile_add, tile_fill_rows, tile_outer_rows, tile_store, tile_zeros
+from ...simd import expect, lanes, tile_add, tile_fill_rows, tile_outer_rows, tile_store, tile_zeros
 from ...threads import threaded
 from ...workspace import scratch
 
@@ -48,6 +48,10 @@ def product_of(height):
                 acc = tile_zeros(c, height, COLUMNS)
                 if start.size > 0:
                     tile_fill_rows(acc, start, j0, columns - j0)
+                else:
+                    for row in range(i, i + count):
+                        expect(c, c0 + row * c_row + j0)
+                        expect(c, c0 + row * c_row + j0 + lanes(c))
                 for k in range(depth):
                     tile_outer_rows(acc, a, a0 + i * a_row + k, a_row, count, panels, p0 + j0 * depth + k * width)
                 if start.size == 0:
