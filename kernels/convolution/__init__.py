@@ -96,7 +96,7 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
         groups = C is a depthwise convolution
     activation : act: None, "relu", "sigmoid" or "tanh"
     variant : a name in VARIANTS["conv2d"]["cpu"]: naive, im2col, direct, threaded, winograd (the default: threaded, but
-        3 x 3 windows without strides, dilation and groups by fewer multiplications where that pays); on a GPU direct,
+        3 x 3 windows without strides and groups by fewer multiplications where that pays); on a GPU direct,
         implicit (the default where a pass makes at least 8 columns a group: F / groups, for dx C / groups), and tensor:
         float32 alone, whose products the tensor cores make of numbers rounded to ten bits of mantissa (TF32) and add up
         in float32. y, dx and dw are then off by up to 2^-10 of the sum of the products' absolute values
@@ -126,10 +126,11 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
     thread's stack. Arrays that are not C-contiguous are copied first.
 
     Rounding: naive, im2col, direct and threaded add up KH KW C / groups products. Where winograd goes its own way, an
-    error enters a tile of 4 x 4 pixels. With numbers drawn alike (uniform, normal) and 8 channels or more, no y is off
-    by more than 32 eps times the largest sum of |x w| over a window of its tile, with eps = 2^-23 (float32) or 2^-52;
-    at worst by 2304 (C + 20) eps max|x| max|w|. There NaN or Inf in x make all of the tiles that they reach NaN, up to
-    8 x 8 pixels instead of 3 x 3; so it is with dz and dx. Those in w reach all pixels of their filter, as always.
+    error enters a tile of 4 x 4 pixels, as far apart as the window's cells. With numbers drawn alike (uniform, normal)
+    and 8 channels or more, no y is off by more than 32 eps times the largest sum of |x w| over a window of its tile,
+    with eps = 2^-23 (float32) or 2^-52; at worst by 2304 (C + 20) eps max|x| max|w|. There NaN or Inf in x make all of
+    the tiles that they reach NaN, up to 8 x 8 pixels instead of 3 x 3; so it is with dz and dx. Those in w reach all
+    pixels of their filter, as always.
 
     The GPU's variants take no tables and no zeros around x. Backward they take dz as above, and where there is an
     activation or a bias a row for every 64 of it; w once more for dx; and for dw partial sums, at most 65,536 numbers

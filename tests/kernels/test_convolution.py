@@ -144,29 +144,39 @@ def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "shape, filters, padding",
+    "shape, filters, padding, dilation",
     [
-        ((1, 1, 1, 1), 1, "same"),
-        ((1, 3, 3, 8), 16, "valid"),
-        ((2, 4, 4, 9), 15, "same"),
-        ((1, 5, 8, 16), 17, "same"),
-        ((3, 6, 13, 7), 33, "valid"),
-        ((1, 2, 5, 8), 5, ((5, 4), (0, 6))),
-        ((2, 9, 7, 40), 3, ((0, 1), (3, 0))),
-        ((5, 17, 18, 31), 48, "same"),
+        ((1, 1, 1, 1), 1, "same", 1),
+        ((1, 3, 3, 8), 16, "valid", 1),
+        ((2, 4, 4, 9), 15, "same", 1),
+        ((1, 5, 8, 16), 17, "same", 1),
+        ((3, 6, 13, 7), 33, "valid", 1),
+        ((1, 2, 5, 8), 5, ((5, 4), (0, 6)), 1),
+        ((2, 9, 7, 40), 3, ((0, 1), (3, 0)), 1),
+        ((5, 17, 18, 31), 48, "same", 1),
+        ((1, 1, 1, 1), 1, "same", 3),
+        ((2, 5, 12, 9), 5, "valid", 2),
+        ((1, 13, 9, 8), 17, "same", (1, 4)),
+        ((1, 10, 11, 16), 15, ((5, 0), (1, 7)), (3, 2)),
+        ((2, 21, 18, 20), 33, "same", 2),
     ],
 )
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_winograd_follows_the_definition_at_every_border(shape, filters, padding, activation, dtype, monkeypatch):
-    """Images below, at and above a tile, channels and filters around vectors, zeros wider than the window."""
+def test_winograd_follows_the_definition_at_every_border(
+    shape, filters, padding, dilation, activation, dtype, monkeypatch
+):
+    """Images below, at and above a tile, channels and filters around vectors, zeros wider than the window; tiles in one
+    another, some of them without a pixel."""
     monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
     rng = np.random.default_rng(2)
     x, w, b = (rng.uniform(-0.1, 1, s).astype(dtype) for s in (shape, (3, 3, shape[3], filters), filters))
     w /= 3 * shape[3]
     results = []
     for variant in ("naive", "winograd"):
-        y, saved = kernels.conv2d_forward(x, w, b, padding=padding, activation=activation, variant=variant)
+        y, saved = kernels.conv2d_forward(
+            x, w, b, padding=padding, dilation=dilation, activation=activation, variant=variant
+        )
         dz = np.random.default_rng(3).uniform(-1, 1, y.shape).astype(dtype)
         results.append((y, *kernels.conv2d_backward(dz, saved)))
     for got, want in zip(results[1], results[0], strict=True):
@@ -214,6 +224,15 @@ def test_one_nan_reaches_its_tiles_and_no_further(monkeypatch):
         assert (
             not reached[:4].any() and not reached[8:].any() and not reached[:, 12:].any() and not reached[:, :8].any()
         )
+
+
+def test_one_nan_reaches_its_tiles_with_dilation_too(monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    x, expected = ones(1, 16, 16, 8), np.zeros((16, 16), bool)
+    x[0, 3, 11, 3] = np.nan
+    expected[1:8:2, 9:16:2] = True
+    y = kernels.conv2d(x, ones(3, 3, 8, 8), padding="same", dilation=2, variant="winograd")
+    np.testing.assert_array_equal(np.isnan(y).any(axis=(0, 3)), expected)
 
 
 @pytest.mark.parametrize("case", [case for case in load_cases() if case.id.startswith("points")], ids=str)
@@ -264,3 +283,8 @@ def test_the_maximum_behind_a_convolution_needs_two_rows_and_columns():
 )
 def test_winograd_is_taken_where_it_was_measured_to_pay(images, size, channels, filters, expected):
     assert winograd.pays(images, size, size, channels, filters) == expected
+
+
+def test_dilation_counts_the_tiles_that_hold_few_pixels():
+    assert winograd.pays(8, 56, 56, 64, 64, (2, 2)) and winograd.pays(8, 56, 56, 64, 64, (1, 7))
+    assert not winograd.pays(8, 56, 56, 64, 64, (28, 28))

@@ -132,7 +132,8 @@ def _direct(x, w, b, y, offsets, g, activation):
 
 def _winograd(x, w, b, y, offsets, g, activation):
     high, wide = g.OH // 2 * 2, g.OW // 2 * 2
-    if CODES[activation] > RELU or not winograd.suits(g, g.N, high, wide, g.C, g.F, x.itemsize):
+    dilated = g.dilation != (1, 1)  # then a tile holds no windows
+    if CODES[activation] > RELU or dilated or not winograd.suits(g, g.N, high, wide, g.C, g.F, x.itemsize):
         _direct(x, w, b, y, offsets, g, activation)
     else:
         winograd.pooled_forward(x, w, b, y, _NOT_SAVED if offsets is None else offsets, g, activation)
