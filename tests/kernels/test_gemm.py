@@ -95,7 +95,9 @@ def test_gradient_of_the_wrong_shape_is_refused():
         (8000, 250, 400, "nt", "read"),
         (20000, 64, 500, "tn", "packed"),
     ]
-    + [(32, 5408, 128, "nt", "turned"), (1024, 1024, 1024, "nn", "packed"), (2000, 2000, 2000, "tt", "packed")],
+    + [(size, size, size, "nn", "read") for size in (512, 700, 1024)]
+    + [(512, 4096, 1024, "nt", "read"), (1600, 1024, 256, "nn", "read"), (2000, 2000, 1025, "nn", "packed")]
+    + [(32, 5408, 128, "nt", "turned"), (1024, 1024, 1024, "tn", "packed"), (2000, 2000, 2000, "tt", "packed")],
 )
 def test_every_product_takes_its_way(m, n, k, operands, way):
     """Choices that are the same on every instruction set: at least one shape for each way, and near its borders."""

@@ -1,7 +1,7 @@
 """The rungs "simd" and "threaded": register tiles over the whole product.
 
-    packed    large products: both operands are copied into panels, since every number is used many times
-    read      many rows, few columns, short sums: only B is packed, since copying A would take a tenth of the time
+    packed    long sums, or A transposed: both operands are copied into panels, since every number is used many times
+    read      many rows: only B is packed; rows of A are read as fast where they are
     turned    few rows times a transposed operand: C transposed = B transposed times A transposed, so that the large
               operand, B, is read along its rows and not copied
 
@@ -33,8 +33,10 @@ from .tile import (
     tall_padded,
     tall_tile,
 )
-from .ways import PANELS_READ, TALL, way_of
+from .ways import TALL, way_of
 
+# read: panels of B that two threads share; with more, each of them has its own half.
+SHARED = 16
 # Bytes of one row of a K block: 1024 float32. Each further block reads and writes all of C once more.
 BLOCK_BYTES = 4096
 STACK_BYTES = GROUP_BYTES + simd.VECTOR_BYTES
@@ -222,7 +224,7 @@ def _read(a, b, c, bias, activation):
     (a, a_row, _), (b, b_row, b_col) = operand(a), operand(b)
     # Whole tiles of rows; an even number of chunks, and where B is large each of two threads reads its own half.
     rows = -(-m // (2 * ROWS * -(-m // (2 * most)))) * ROWS
-    columns = (panels if panels <= PANELS_READ // 2 else -(-panels // 2)) * width
+    columns = (panels if panels <= SHARED else -(-panels // 2)) * width
     bias = NO_BIAS[c.dtype] if bias is None else bias
     _pack_block(panels, n * k * 4, b, b_row, b_col, n, b_panels, 0, k)
     _multiply_read(

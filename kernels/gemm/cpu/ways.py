@@ -4,7 +4,7 @@
     sums     little C, long sums: a copy of C for each part of K, no packing of B                       sums.py
     direct   both operands are read where they are; a panel of B is packed by the tile that reads it    direct.py
              first, where its numbers would drive each other out of the cache
-    read     tall: only B is packed, since copying A would take a tenth of the time                     product.py
+    read     many rows: only B is packed; rows of A are read as fast where they are                     product.py
     turned   few rows times a transposed operand: that one is read along its rows                       product.py
     packed   both operands are copied into panels, since every number is used many times                product.py
 
@@ -28,17 +28,17 @@ AT_ONCE = THREADS_PAY // 2
 FEW = 8
 # sums: bytes of C at most.
 LITTLE_BYTES = 1 << 18
-# direct: so few rows, or half as many columns, or so short sums, that packed numbers are never used often enough.
-MANY, SHORT_SUMS = max(48, 4 * ROWS), 320
-# And beyond these: sums of up to two parts, with so few rows or so little to do that it counts to launch once more, for
-# which two threads wait, and to write panels of B to memory and read them again (on two threads 256 x 256 x 256 took
-# 230 instead of 290 us, 100 x 1000 x 1000 1.6 instead of 2.7 ms).
-OFTEN, CUBE = 5 * TALL, 1 << 27
+# direct: so few rows, or half as many columns, that packed numbers are never used often enough; or sums of up to two
+# parts, since it counts to launch once more, for which two threads wait, and to write panels of B to memory and read
+# them again (on two threads 256 x 256 x 256 took 230 instead of 290 us, 100 x 1000 x 1000 1.6 instead of 2.7 ms).
+MANY = max(48, 4 * ROWS)
 # With a transposed B up to so many numbers, and with a transposed A up to so many multiply-adds, or short sides.
 SMALL, SMALL_CUBE, SHORT_SIDE = 1 << 18, 1 << 25, 128
-# read: panels of B at most, rows of C at least; before "direct" where C is four times as tall as wide, and one more
-# launch does not count.
-PANELS_READ, ROWS_READ, TALL_CUBE = 32, 4 * TALL, 1 << 24
+# read: rows of C at least, and sums of up to two parts. Before "direct" from so many multiply-adds on, that one more
+# launch does not count, and a quarter of these where C is four times as tall as wide. (512 x 512 x 512 took 1.42 ms on
+# two threads, "direct" 1.53, "packed" 1.47; 1000 x 768 x 1000 8.2, "packed" 8.6. With longer sums, in several blocks,
+# it is no faster than "packed".)
+ROWS_READ, READ_CUBE, TALL_CUBE = 4 * TALL, 1 << 26, 1 << 24
 
 
 @lru_cache(maxsize=4096)
@@ -53,13 +53,12 @@ def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
     is_little = m >= 4 * ROWS and n >= COLUMNS and m * n * itemsize <= LITTLE_BYTES
     if is_little and k * itemsize >= 2 * PART_BYTES and (m > TALL or a_turned):
         return "sums"
-    can_read = not a_turned and m >= ROWS_READ and n <= PANELS_READ * width and k * itemsize <= PART_BYTES
-    if can_read and m >= 4 * n and cube > TALL_CUBE:
+    is_short = k * itemsize <= 2 * PART_BYTES
+    can_read = not a_turned and m >= ROWS_READ and is_short
+    if can_read and cube >= (TALL_CUBE if m >= 4 * n else READ_CUBE):
         return "read"
-    thin = min(m, 2 * n) <= MANY or k <= SHORT_SUMS
-    unpacked = thin or (k * itemsize <= 2 * PART_BYTES and (m <= OFTEN or cube <= CUBE))
     a_fits = not a_turned or cube <= SMALL_CUBE or min(m, k) <= SHORT_SIDE
-    if unpacked and a_fits and (not b_turned or n * k <= SMALL):
+    if (is_short or min(m, 2 * n) <= MANY) and a_fits and (not b_turned or n * k <= SMALL):
         return "direct"
     if can_read:
         return "read"
