@@ -11,7 +11,7 @@ Workspace of one product of (M, K) and (K, N), for each variant:
     naive, blocked   none
     packed           B once more, N rounded up to 32, and four rows of A
     simd             of B what a K block takes: at most 4 KB for each column, N rounded up to 32 (16 with float64);
-                     and 256 KB of the stack
+                     and 128 KB of the stack (256 with AVX-512)
     threaded         as simd, or 290 KB of each thread's stack; or where M <= 112 or C has up to 256 KB, a copy of C
                      for each 2 KB of a row of A, their number rounded up to an even one, 16 at most; or where M <= 64 A
                      once more, M rounded up to 32. The shape decides which.
