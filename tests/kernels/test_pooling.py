@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from handloom import kernels
+from handloom.kernels.pooling.cpu import backward, scatter
 
 VARIANTS = list(kernels.VARIANTS["max_pool2d"]["cpu"])
 
@@ -101,6 +102,31 @@ def test_vectors_choose_what_the_definition_does(dtype, channels, window, stride
     np.testing.assert_array_equal(saved.offsets, saved_there.offsets)
     dy = rng.standard_normal(y.shape).astype(dtype)
     np.testing.assert_array_equal(*(kernels.max_pool2d_backward(dy, s)[0] for s in (saved, saved_there)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 9, 11, 1), (3, 12, 7, 3), (2, 8, 10, 16), (2, 7, 7, 33)])
+@pytest.mark.parametrize("window, strides", [(2, 2), (3, 3), (3, 2), (5, 1)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_collecting_gives_the_same_bits_as_adding_where_maxima_were(dtype, shape, window, strides, padding):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, shape).astype(dtype)
+    y, (offsets, _, geometry, _) = kernels.max_pool2d_forward(x, window, strides=strides, padding=padding)
+    dy = rng.standard_normal(y.size).astype(dtype)
+    collected, added = np.full((2, x.size), np.nan, dtype)
+    backward.max_gathered(dy, offsets.reshape(-1), collected, tuple(geometry))
+    scatter.max_scatter(dy, offsets.reshape(-1), added, tuple(geometry))
+    np.testing.assert_array_equal(collected, added)
+
+
+def test_the_way_back_with_less_work_is_taken():
+    def adds(shape, window, strides):
+        _, saved = kernels.max_pool2d_forward(np.zeros(shape, np.float32), window, strides=strides)
+        return scatter.pays(tuple(saved.geometry), 4)
+
+    assert adds((8, 14, 14, 32), 3, 2) and adds((8, 28, 28, 1), 2, 2) and adds((8, 28, 28, 32), 5, 1)
+    assert not adds((8, 112, 112, 64), 2, 2)  # one window over each cell, long rows
+    assert not adds((1, 14, 14, 32), 3, 2)  # one image, one chunk
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])

@@ -4,6 +4,7 @@
     simd    a vector of windows at a time, chunk by chunk over several threads                                forward.py
             backward, each row of dx collects from the windows over it                          gather.py, backward.py
             and where channels are fewer than lanes, it is made on the stack                                   narrow.py
+            a maximum's, where that is less work: each number of dy is added where its maximum was            scatter.py
 
 Channels lie next to each other in memory, and so do pixels: a vector of them is as many windows at once. A chunk is
 some rows: of y forward, of dx backward. A number of dx collects from the windows that cover it, in rising order, so no

@@ -7,7 +7,7 @@ column of the window first, then those of the next.
 from ...jit import jit
 from ...simd import lanes
 from ...threads import threaded
-from . import narrow
+from . import narrow, scatter
 from .forward import has_room, run_of
 from .gather import collect_avg, collect_max, may_stream, next_windows
 from .rung import in_chunks
@@ -93,5 +93,10 @@ def _by_rows_of_dx(chunk_kernel, narrow_kernel):
     return run
 
 
-max_backward = _by_rows_of_dx(max_backward_chunk, narrow.max_backward_narrow)
+max_gathered = _by_rows_of_dx(max_backward_chunk, narrow.max_backward_narrow)
 avg_backward = _by_rows_of_dx(avg_backward_chunk, narrow.avg_backward_narrow)
+
+
+def max_backward(*args):
+    *_, dx, geometry = args
+    (scatter.max_scatter if scatter.pays(geometry, dx.itemsize) else max_gathered)(*args)

@@ -135,6 +135,8 @@ def _for_usual_windows(kind, gather):
     def collect(given, dx, at, run, place, geometry, rows, columns, whole):
         if not whole:
             gather(given, dx, at, run, place, geometry, rows, columns, False)
+        elif rows == 0 or columns == 0:  # cells that no window reaches
+            gather(given, dx, at, run, place, geometry, 0, 0, True)
         elif rows == 1 and columns == 1:
             gather(given, dx, at, run, place, geometry, 1, 1, True)
         elif rows == 1 and columns == 2:
@@ -159,7 +161,7 @@ collect_max, collect_alike = _for_usual_windows("max", max_gather), _for_usual_w
 @jit(inline=True)
 def collect_avg(given, dx, at, run, place, geometry, rows, columns, whole):
     _, _, _, _, weight = place
-    if weight > 0:
+    if weight > 0 or rows == 0 or columns == 0:
         collect_alike(given, dx, at, run, place, geometry, rows, columns, whole)
     elif columns == 2 and whole:  # few cells, but divisions that are not taken out of the loop would cost more than all
         avg_gather_at_borders(given, dx, at, run, place, geometry, rows, 2, True)
