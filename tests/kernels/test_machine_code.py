@@ -48,7 +48,8 @@ train("lstm", ones(2, 2, 3), ones(3, 16), ones(4, 16), **gradient)
 
 for op in ("max_pool2d", "avg_pool2d"):
     for channels in (1, 40):
-        train(op, ones(1, 4, 4, channels))  # one image: more of them add where maxima were
+        train(op, ones(1, 4, 4, channels))
+train("max_pool2d", ones(2, 4, 4, 1))  # more than one small image: adds where maxima were
 for op in ("tanh", "gelu", "softmax", "log_softmax"):
     train(op, ones(64, 1000))
 for op in ("sigmoid_cross_entropy", "softmax_cross_entropy", "categorical_cross_entropy"):

@@ -127,6 +127,7 @@ def test_the_way_back_with_less_work_is_taken():
     assert adds((8, 14, 14, 32), 3, 2) and adds((8, 28, 28, 1), 2, 2) and adds((8, 28, 28, 32), 5, 1)
     assert not adds((8, 112, 112, 64), 2, 2)  # one window over each cell, long rows
     assert not adds((1, 14, 14, 32), 3, 2)  # one image, one chunk
+    assert not adds((2, 20, 20, 1), 17, 1)  # a table of so many cells would be kept
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])

@@ -7,8 +7,8 @@
             a maximum's, where that is less work: each number of dy is added where its maximum was            scatter.py
 
 Channels lie next to each other in memory, and so do pixels: a vector of them is as many windows at once. A chunk is
-some rows: of y forward, of dx backward. A number of dx collects from the windows that cover it, in rising order, so no
-two threads add to the same one, windows may overlap as they like, and dx goes to memory once.
+some rows: of y forward, of dx backward (or an image). A number of dx is the sum over the windows that cover it, in
+rising order, and one thread's alone: windows may overlap as they like, and the bits are the same either way.
 
 A rung does both passes (rung.py). `geometry` is the contract's Geometry as a plain tuple: N, H, W, C, KH, KW, SH, SW,
 top, left, OH, OW.

@@ -17,6 +17,9 @@ from . import narrow
 from .gather import STREAM
 from .rung import WORK
 
+# Cells of a window at most: there is a number for each of them, and it is kept.
+CELLS = 256
+
 
 @jit
 def max_scatter_image(image, dy, offsets, cells, dx, geometry):
@@ -55,7 +58,7 @@ def pays(geometry, itemsize):
     windows of 2, 3 and 5): collecting takes so long for a row, and so long for a vector and for each window over it.
     """
     n, height, width, channels, size_h, size_w, stride_h, stride_w, _, _, out_h, out_w = geometry
-    if n == 1:  # one thread
+    if n == 1 or size_h * size_w > CELLS:  # one image is one thread
         return False
     vectors = width * channels * itemsize / simd.VECTOR_BYTES
     windows = size_h * size_w / (stride_h * stride_w)
