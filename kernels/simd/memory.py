@@ -30,7 +30,7 @@ def stack_array(typingctx, dtype, count):
         # Not cgutils.alloca_once, which stores zeros there: as one value, which takes LLVM minutes for a large array.
         with builder.goto_entry_block():
             memory = builder.alloca(ir.ArrayType(context.get_data_type(dtype.dtype), count.literal_value))
-        memory.align = VECTOR_BYTES
+        memory.align = 64  # a line of the cache: a row of a panel is one
         return _array_at(context, builder, dtype.dtype, memory, ir.Constant(emit.I64, count.literal_value))
 
     return types.Array(dtype.dtype, 1, "C")(dtype, count), codegen

@@ -86,6 +86,8 @@ def test_gradient_of_the_wrong_shape_is_refused():
         (3, 64, 64, "nt", "direct"),
     ]
     + [(200, 200, 5408, "nn", "sums"), (164, 256, 1600, "tn", "sums")]
+    + [(32, 4096, 1024, "nn", "sums"), (100, 5000, 1000, "tn", "sums"), (32, 1000, 1000, "nn", "direct")]
+    + [(4096, 4096, 32, "tn", "packed"), (4096, 4096, 32, "nn", "read")]
     + [(size, size, size, "nn", "direct") for size in (20, 48, 100, 128, 256, 384)]
     + [(32, 128, 5408, "nn", "direct"), (100, 1000, 1000, "nn", "direct"), (5408, 128, 32, "tn", "direct")]
     + [(300, 300, 300, operands, "direct") for operands in ("tn", "nt", "tt")]
@@ -102,6 +104,18 @@ def test_gradient_of_the_wrong_shape_is_refused():
 def test_every_product_takes_its_way(m, n, k, operands, way):
     """Choices that are the same on every instruction set: at least one shape for each way, and near its borders."""
     assert way_of(m, n, k, 4, operands[0] == "t", operands[1] == "t") == way
+
+
+@pytest.mark.parametrize("activation", [None, "tanh"])
+@pytest.mark.parametrize("m, n, k", [(33, 2059, 2043), (17, 4099, 1030)])
+def test_few_rows_times_a_large_b(m, n, k, activation):
+    """Chunks of columns whose last strip and panel are not whole, with bias and activation."""
+    assert way_of(m, n, k, 4) == "sums"
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.uniform(-1, 1, shape).astype("float32") for shape in ((m, k), (k, n), (n,)))
+    z = x.astype("float64") @ w + b
+    error = abs(kernels.dense(x, w, b, activation=activation) - (np.tanh(z) if activation else z))
+    assert (error < k * np.finfo("float32").eps * (abs(x) @ abs(w) + abs(b))).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -9,6 +9,8 @@ Each is a kernel over chunks, and a function that cuts the work into them. ways.
 direct.py, rows.py and sums.py, a product takes.
 """
 
+import sys
+
 import numpy as np
 
 from ... import simd
@@ -26,14 +28,14 @@ from .tile import (
     NONE,
     ROWS,
     SHORT,
+    STRIP,
     operand,
-    pack_panel,
     pack_panels,
     short_padded,
     tall_padded,
     tall_tile,
 )
-from .ways import TALL, way_of
+from .ways import PAGE_BYTES, SHORT_SIDE, TALL, way_of
 
 # read: panels of B that two threads share; with more, each of them has its own half.
 SHARED = 16
@@ -54,11 +56,13 @@ def width_of(c):
 
 
 @jit(inner=True)
-def pack_block(panel, b, b_row, b_col, n, panels, k0, depth):
-    """One chunk: one panel of B's K block."""
+def pack_block(chunk, b, b_row, b_col, n, panels, k0, depth):
+    """One chunk: STRIP panels of B's K block."""
     width = COLUMNS * lanes(b)
-    first = panel * width
-    pack_panel(b, first * b_col + k0 * b_row, b_col, b_row, n - first, depth, width, panels, first * depth)
+    first, count = chunk * STRIP * width, STRIP * width
+    pack_panels(
+        b, first * b_col + k0 * b_row, b_col, b_row, min(count, n - first), depth, width, panels, first * depth
+    )  # fmt: skip
 
 
 @jit(inner=True)
@@ -114,6 +118,16 @@ def _shares(panels_a, panels_b, group):
     return row_groups, -(-panels_b // column_groups)
 
 
+def _at_once(row_bytes):
+    """Rows of C, at most, that a group's tiles write panel by panel: each in a page of its own, if they are long.
+
+    A line of the cache is seldom full before the next panel. Rows a power of two apart share a few sets of it: with
+    many rows, half-written lines drive each other out of the second level. (4096 x 32 x 4096, A transposed, took 16 ms
+    with 24 rows at once, 18 with 48, 22 with 192 and 30 with all.)
+    """
+    return TALL // 2 if row_bytes >= PAGE_BYTES else sys.maxsize
+
+
 def _multiply(a, b, c, bias, activation, pack, multiply):
     """The packed product, one K block after another; `pack` and `multiply` say how the chunks are run.
 
@@ -128,7 +142,8 @@ def _multiply(a, b, c, bias, activation, pack, multiply):
     blocks = max(1, -(-k * c.itemsize // BLOCK_BYTES))
     longest = -(-k // blocks)
     b_panels = scratch("gemm.b", panels_b * width * longest, c.dtype)
-    row_groups, columns = _shares(panels_a, panels_b, PACKED_BYTES // (ROWS * c.itemsize * max(1, longest)))
+    group = min(_at_once(n * c.itemsize) // ROWS, PACKED_BYTES // (ROWS * c.itemsize * max(1, longest)))
+    row_groups, columns = _shares(panels_a, panels_b, group)
     a, a_row, a_col = operand(a)
     b, b_row, b_col = operand(b)
     flat = c.reshape(-1)
@@ -136,7 +151,7 @@ def _multiply(a, b, c, bias, activation, pack, multiply):
     for block in range(blocks):
         k0, k1 = block * k // blocks, (block + 1) * k // blocks
         depth, last = k1 - k0, block == blocks - 1
-        pack(panels_b, n * depth * 4, b, b_row, b_col, n, b_panels, k0, depth)
+        pack(-(-panels_b // STRIP), n * depth * 4, b, b_row, b_col, n, b_panels, k0, depth)
         multiply(
             row_groups * -(-panels_b // columns), 2 * m * n * depth,
             a, a_row, a_col, k0, b_panels, depth, flat, m, n, row_groups,
@@ -192,7 +207,7 @@ def _turned(a, b, c, bias, activation):
     width = width_of(c)
     a, a_row, a_col = operand(a)
     a_panels = scratch("gemm.a", -(-m // width) * width * k, c.dtype)
-    _pack_block(-(-m // width), 4 * m * k, a, a_col, a_row, m, a_panels, 0, k)
+    _pack_block(-(-m // (STRIP * width)), 4 * m * k, a, a_col, a_row, m, a_panels, 0, k)
     _multiply_turned(
         n // TALL, 2 * m * n * k, n // TALL, b.T.reshape(-1), a_panels, k, c.reshape(-1), m, n, NO_BIAS[c.dtype]
     )
@@ -223,13 +238,15 @@ def _read(a, b, c, bias, activation):
     k = a.shape[1]
     width = width_of(c)
     panels, most = -(-n // width), GROUP_BYTES // 2 // (k * c.itemsize)
+    if k <= SHORT_SIDE:  # with longer sums C is a small part of the traffic
+        most = min(most, _at_once(n * c.itemsize) // 2)
     b_panels = scratch("gemm.b", panels * width * k, c.dtype)
     (a, a_row, _), (b, b_row, b_col) = operand(a), operand(b)
     # Whole tiles of rows; an even number of chunks, and where B is large each of two threads reads its own half.
     rows = -(-m // (2 * ROWS * -(-m // (2 * most)))) * ROWS
     columns = (panels if panels <= SHARED else -(-panels // 2)) * width
     bias = NO_BIAS[c.dtype] if bias is None else bias
-    _pack_block(panels, n * k * 4, b, b_row, b_col, n, b_panels, 0, k)
+    _pack_block(-(-panels // STRIP), n * k * 4, b, b_row, b_col, n, b_panels, 0, k)
     _multiply_read(
         -(-m // rows) * -(-n // columns), 2 * m * n * k,
         a, a_row, b_panels, k, c.reshape(-1), m, n, rows, columns, bias, CODES[activation],

@@ -1,7 +1,8 @@
 """Which way a product takes: a choice from its sizes and from which operands are transposed, never from timings.
 
     rows     few rows: B passes by once, read along its rows                                            rows.py
-    sums     little C, long sums: a copy of C for each part of K, no packing of B                       sums.py
+    sums     little C and long sums: a copy of C for each part of K; few rows times a B that only       sums.py
+             memory holds: what a thread packs of it stays in its second-level cache
     direct   both operands are read where they are; a panel of B is packed by the tile that reads it    direct.py
              first, where its numbers would drive each other out of the cache
     read     many rows: only B is packed; rows of A are read as fast where they are                     product.py
@@ -32,8 +33,12 @@ LITTLE_BYTES = 1 << 18
 # parts, since it counts to launch once more, for which two threads wait, and to write panels of B to memory and read
 # them again (on two threads 256 x 256 x 256 took 230 instead of 290 us, 100 x 1000 x 1000 1.6 instead of 2.7 ms).
 MANY = max(48, 4 * ROWS)
-# With a transposed B up to so many numbers, and with a transposed A up to so many multiply-adds, or short sides.
-SMALL, SMALL_CUBE, SHORT_SIDE = 1 << 18, 1 << 25, 128
+# sums: B from so many bytes on, as "direct" reads a line of each of its rows at a time (32 x 4096 x 4096 took 17.7 ms
+# on one thread instead of 21.7, 32 x 1000 x 2000 as long); with a transposed A, which it packs, from READ_CUBE on.
+FAR_BYTES = 1 << 24
+# With a transposed B up to so many numbers. With a transposed A up to so many multiply-adds; or few rows; or short sums
+# and rows of C of which a page holds several (4096 x 32 x 4096 took 26 ms, "packed" 16).
+SMALL, SMALL_CUBE, SHORT_SIDE, PAGE_BYTES = 1 << 18, 1 << 25, 128, 4096
 # read: rows of C at least, and sums of up to two parts. Before "direct" from so many multiply-adds on, that one more
 # launch does not count, and a quarter of these where C is four times as tall as wide. (512 x 512 x 512 took 1.42 ms on
 # two threads, "direct" 1.53, "packed" 1.47; 1000 x 768 x 1000 8.2, "packed" 8.6. With longer sums, in several blocks,
@@ -57,9 +62,11 @@ def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
     can_read = not a_turned and m >= ROWS_READ and is_short
     if can_read and cube >= (TALL_CUBE if m >= 4 * n else READ_CUBE):
         return "read"
-    a_fits = not a_turned or cube <= SMALL_CUBE or min(m, k) <= SHORT_SIDE
+    has_short_rows = k <= SHORT_SIDE and n * itemsize < PAGE_BYTES
+    a_fits = not a_turned or cube <= SMALL_CUBE or m <= SHORT_SIDE or has_short_rows
     if (is_short or min(m, 2 * n) <= MANY) and a_fits and (not b_turned or n * k <= SMALL):
-        return "direct"
+        is_far = n * k * itemsize >= FAR_BYTES or (a_turned and cube >= READ_CUBE)
+        return "sums" if is_far and ROWS <= m <= SHORT_SIDE else "direct"
     if can_read:
         return "read"
     lanes = simd.VECTOR_BYTES // itemsize

@@ -67,6 +67,8 @@ CASES = [
     # Long sums for few numbers.
     product("little-and-long", (1100, 131), (1100, 45), 1100, transpose_a=True),
     product("little-and-long-transposed-b", (131, 1300), (70, 1300), 1300, transpose_b=True),
+    # Few rows times a B that only memory holds, in two chunks of columns; its gradient, a C of long rows, short sums.
+    product("few-and-far", (1030, 33), (1030, 2061), 2061, transpose_a=True),
     product("packed", (260, 1050), (1050, 260), 1050),
     # Large enough that only B is packed, or that B's rows pass by eight rows of C.
     product("many-rows", (641, 501), (501, 467), 641),
