@@ -98,7 +98,13 @@ def test_gradient_of_the_wrong_shape_is_refused():
         (20000, 64, 500, "tn", "packed"),
     ]
     + [(size, size, size, "nn", "read") for size in (512, 700, 1024)]
-    + [(512, 4096, 1024, "nt", "read"), (1600, 1024, 256, "nn", "read"), (2000, 2000, 1025, "nn", "packed")]
+    + [
+        (512, 4096, 1000, "nt", "read"),
+        (512, 4096, 1024, "nt", "packed"),
+        (2000, 4096, 1024, "nn", "packed"),
+        (1600, 1024, 256, "nn", "read"),
+        (2000, 2000, 1025, "nn", "packed"),
+    ]
     + [(32, 5408, 128, "nt", "turned"), (1024, 1024, 1024, "tn", "packed"), (2000, 2000, 2000, "tt", "packed")],
 )
 def test_every_product_takes_its_way(m, n, k, operands, way):

@@ -42,7 +42,7 @@ SMALL, SMALL_CUBE, SHORT_SIDE, PAGE_BYTES = 1 << 18, 1 << 25, 128, 4096
 # read: rows of C at least, and sums of up to two parts. Before "direct" from so many multiply-adds on, that one more
 # launch does not count, and a quarter of these where C is four times as tall as wide. (512 x 512 x 512 took 1.42 ms on
 # two threads, "direct" 1.53, "packed" 1.47; 1000 x 768 x 1000 8.2, "packed" 8.6. With longer sums, in several blocks,
-# it is no faster than "packed".)
+# or a far B, it is no faster than "packed": 2000 x 1024 x 4096 took 107, and 94.)
 ROWS_READ, READ_CUBE, TALL_CUBE = 4 * TALL, 1 << 26, 1 << 24
 
 
@@ -58,15 +58,17 @@ def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
     is_little = m >= 4 * ROWS and n >= COLUMNS and m * n * itemsize <= LITTLE_BYTES
     if is_little and k * itemsize >= 2 * PART_BYTES and (m > TALL or a_turned):
         return "sums"
-    is_short = k * itemsize <= 2 * PART_BYTES
-    can_read = not a_turned and m >= ROWS_READ and is_short
+    is_short, is_far = k * itemsize <= 2 * PART_BYTES, n * k * itemsize >= FAR_BYTES
+    can_read = not a_turned and m >= ROWS_READ and is_short and not is_far
     if can_read and cube >= (TALL_CUBE if m >= 4 * n else READ_CUBE):
         return "read"
     has_short_rows = k <= SHORT_SIDE and n * itemsize < PAGE_BYTES
     a_fits = not a_turned or cube <= SMALL_CUBE or m <= SHORT_SIDE or has_short_rows
     if (is_short or min(m, 2 * n) <= MANY) and a_fits and (not b_turned or n * k <= SMALL):
-        is_far = n * k * itemsize >= FAR_BYTES or (a_turned and cube >= READ_CUBE)
-        return "sums" if is_far and ROWS <= m <= SHORT_SIDE else "direct"
+        if ROWS <= m <= SHORT_SIDE and (is_far or (a_turned and cube >= READ_CUBE)):
+            return "sums"
+        if not is_far:
+            return "direct"
     if can_read:
         return "read"
     lanes = simd.VECTOR_BYTES // itemsize
