@@ -12,9 +12,9 @@ Workspace of one product of (M, K) and (K, N), for each variant:
     packed           B once more, N rounded up to 32, and four rows of A
     simd             of B what a K block takes: at most 4 KB for each column, N rounded up to 32 (16 with float64);
                      and 128 KB of the stack (256 with AVX-512)
-    threaded         as simd, or 290 KB of each thread's stack; or where M <= 112 or C has up to 256 KB, a copy of C
-                     for each 2 KB of a row of A, their number rounded up to an even one, 16 at most; or where M <= 64 A
-                     once more, M rounded up to 32. The shape decides which.
+    threaded         as simd, or 400 KB of each thread's stack (520 with AVX-512); or where M <= 128 or C has up to
+                     256 KB, a copy of C for each 2 KB of a row of A, their number rounded up to an even one, 16 at
+                     most; or where M <= 64 A once more, M rounded up to 32. The shape decides which.
 
 Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are. The GPU's
 variants take no workspace but for two: tensor copies an operand whose rows are not whole 16 bytes; and the gradient of

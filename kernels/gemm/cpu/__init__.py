@@ -7,7 +7,7 @@
     threaded  the same over several threads                                                                 product.py
               and small or thin products and stacks of them without packing                                 direct.py
               and products with few rows                                                                    rows.py
-              and long sums for few numbers                                                                 sums.py
+              and long sums for few numbers, and few rows times a B that only memory holds                  sums.py
               and small ones by the shortest way                                                            once.py
               which of them when:                                                                           ways.py
 
