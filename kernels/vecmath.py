@@ -5,8 +5,10 @@
 
 Library calls work on one number at a time; these are polynomials on whole registers, written once for float32 and
 float64 (only coefficients differ). Errors stay below 3 ulp over the whole range: denormal results are denormal, not
-flushed to zero; Inf and NaN come out where mathematics has them. Processors without fused multiply-add get the same,
-but no help from `lost` (what rounding took from an argument of exp): 1 ulp of it each, times the argument.
+flushed to zero; Inf and NaN come out where mathematics has them. Only vexp and vexpm1 end early, at exp_highest: what
+kernels take the exponential of is below zero, and a scale that reaches as far up as down costs four more instructions.
+Processors without fused multiply-add get the same, but no help from `lost` (what rounding took from an argument of
+exp): 1 ulp of it each, times the argument.
 
 The recipe is always the same: reduce the argument to a small interval, evaluate a minimax polynomial there (found
 with the Remez algorithm), put the scale back. J.-M. Muller, "Elementary Functions", Birkhäuser (2016).
@@ -24,6 +26,7 @@ from .simd import (
     float_to_bits,
     fma,
     polynomial,
+    power_of_two,
     select,
     to_float,
     vabs,
@@ -48,12 +51,15 @@ exp_tail = polynomial(
     ),
 )  # fmt: skip
 
-# Beyond these, exp is Inf, or so small that even x exp(x) is zero.
+# From here down, even x exp(x) is zero; from here up, exp and expm1 are not computed.
 exp_lowest = constant(-110.0, -760.0)
-exp_highest = constant(89.0, 710.0)
+exp_highest = constant(40.0, 345.0)
 # From here on, expm1 is -1 and tanh is 1.
 expm1_lowest = constant(-18.0, -38.0)
 tanh_highest = constant(9.5, 19.5)
+# From here on, sigmoid is 1; and an exponent that keeps those of its exponentials, up to 2^1097, within a float's.
+sigmoid_highest = constant(40.0, 40.0)
+sigmoid_shift = constant(64.0, 512.0)
 
 
 @jit(inline=True)
@@ -81,36 +87,44 @@ def reduce_exp(x, lost):
 @jit(inline=True)
 def exp_parts(x, lost):
     """(p, n) with exp(x + lost) = p * 2^n and p near 1; `lost` is what rounding took from x."""
-    n, above_one = reduce_exp(clamp(x, exp_lowest(x), exp_highest(x)), lost)
+    n, above_one = reduce_exp(select(x < exp_lowest(x), exp_lowest(x), x), lost)
     return 1.0 + above_one, n
 
 
 @jit(inline=True)
 def vexp(x):
-    """exp(x)"""
+    """exp(x), up to exp_highest."""
     p, n = exp_parts(x, 0.0)
     return vscale(p, n)
 
 
 @jit(inline=True)
+def expm1_parts(x):
+    """exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1): as many correct digits near zero as elsewhere. 2^n must be normal."""
+    n, above_one = reduce_exp(x, 0.0)
+    power = power_of_two(n)
+    return fma(power, above_one, power - 1.0)
+
+
+@jit(inline=True)
 def vexpm1(x):
-    """exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1): as many correct digits near zero as elsewhere."""
-    n, above_one = reduce_exp(clamp(x, expm1_lowest(x), exp_highest(x)), 0.0)
-    half = vscale(vfill(x, 0.5), n)  # 2^n alone may be beyond the largest number where the result is not
-    return 2.0 * fma(half, above_one, half - 0.5)
+    """exp(x) - 1, up to exp_highest."""
+    return expm1_parts(select(x < expm1_lowest(x), expm1_lowest(x), x))
 
 
 @jit(inline=True)
 def vsigmoid(x):
-    """1 / (1 + exp(-x)), or exp(x) / (1 + exp(x)) below zero: the exponential never overflows."""
-    e = vexp(-vabs(x))
-    return select(x < 0.0, e, 1.0) / (1.0 + e)
+    """1 / (1 + exp(-x)), both parts times 2^-shift: exp(-x) does not overflow where the result is denormal."""
+    n, above_one = reduce_exp(clamp(-x, -sigmoid_highest(x), -exp_lowest(x)), 0.0)
+    power, one = power_of_two(n - sigmoid_shift(x)), vscale(vfill(x, 1.0), vfill(x, -sigmoid_shift(x)))
+    return one / (one + fma(power, above_one, power))
 
 
 @jit(inline=True)
 def vtanh(x):
     """(exp(2|x|) - 1) / (exp(2|x|) + 1), with the sign of x."""
-    e = vexpm1(2.0 * clamp(vabs(x), 0.0, tanh_highest(x)))
+    a = vabs(x)
+    e = expm1_parts(2.0 * select(a > tanh_highest(x), tanh_highest(x), a))
     return vcopysign(e / (e + 2.0), x)
 
 

@@ -14,7 +14,8 @@ Workspace of one product of (M, K) and (K, N), for each variant:
                      and 128 KB of the stack (256 with AVX-512)
     threaded         as simd, or 400 KB of each thread's stack (520 with AVX-512); or where M <= 128 or C has up to
                      256 KB, a copy of C for each 2 KB of a row of A, their number rounded up to an even one, 16 at
-                     most; or where M <= 64 A once more, M rounded up to 32. The shape decides which.
+                     most; or where M <= 64 A once more, M rounded up to 32; or where N <= 12 B once more, or as many
+                     copies of C and one. The shape decides which.
 
 Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are. The GPU's
 variants take no workspace but for two: tensor copies an operand whose rows are not whole 16 bytes; and the gradient of

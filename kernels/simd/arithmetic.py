@@ -308,11 +308,29 @@ def vcopysign(typingctx, x, sign):
     return x(x, sign), codegen
 
 
+def _powers(builder, n, above):
+    """2**(n + above) for whole-number float lanes n, and numbers `above` that make the power a normal number."""
+    mantissa, bias = (23, 127) if emit.bytes(n.type) == 4 else (52, 1023)
+    kind = ir.VectorType(ir.IntType(8 * emit.bytes(n.type)), n.type.count)
+    biased = builder.add(builder.fptosi(n, kind), ir.Constant(kind, [bias + above] * kind.count))
+    return builder.bitcast(builder.shl(biased, ir.Constant(kind, [mantissa] * kind.count)), n.type)
+
+
+@intrinsic
+def power_of_two(typingctx, n):
+    """2**n for whole-number float lanes n, where that is a normal number."""
+
+    def codegen(context, builder, sig, args):
+        return _powers(builder, *args, 0)
+
+    return n(n), codegen
+
+
 @intrinsic
 def vscale(typingctx, x, n):
-    """x * 2**n for whole-number float lanes n, rounded once: denormals included, Inf beyond the range.
+    """x * 2**n for whole-number float lanes n, rounded once: denormals included.
 
-    |n| may be up to 250 (float32), 2000 (float64).
+    n : from -190 to 60 (float32), from -1500 to 500 (float64).
     """
 
     def scale_avx512(builder, x, n):
@@ -320,40 +338,23 @@ def vscale(typingctx, x, n):
         args = [x, n, x, ir.Constant(mask, -1), ir.Constant(emit.I32, 4)]  # all lanes, the current rounding mode
         return emit.call(builder, f"llvm.x86.avx512.mask.scalef.{suffix}.512", x.type, args)
 
-    def scale_bits(builder, x, n):
-        # Two powers, because 2**n alone may lie outside the range of exponents.
-        mantissa, bias = (23, 127) if emit.bytes(x.type) == 4 else (52, 1023)
-        kind = ir.VectorType(ir.IntType(8 * emit.bytes(x.type)), x.type.count)
-        whole = builder.fptosi(n, kind)
-        half = builder.ashr(whole, ir.Constant(kind, [1] * kind.count))
-        for part in (half, builder.sub(whole, half)):
-            biased = builder.add(part, ir.Constant(kind, [bias] * kind.count))
-            power = builder.shl(biased, ir.Constant(kind, [mantissa] * kind.count))
+    def scale_twice(builder, x, n):
+        # By two powers, because 2**n alone may be too small for a normal number; the second one is always the same.
+        above = 64 if emit.bytes(x.type) == 4 else 512
+        for power in _powers(builder, n, above), ir.Constant(x.type, [2.0**-above] * x.type.count):
             # A flag of its own keeps this product from being regrouped.
-            x = builder.fmul(x, builder.bitcast(power, x.type), flags=("contract",))
+            x = builder.fmul(x, power, flags=("contract",))
         return x
 
     def codegen(context, builder, sig, args):
-        return (scale_avx512 if VECTOR_BYTES == 64 else scale_bits)(builder, *args)
+        return (scale_avx512 if VECTOR_BYTES == 64 else scale_twice)(builder, *args)
 
     return x(x, n), codegen
 
 
 def _reduction(combine, text):
     def declare(typingctx, x):
-        def codegen(context, builder, sig, args):
-            # Halve the vector until one lane is left: a fixed order, whatever the processor.
-            value, count = args[0], x.lanes
-            while count > 1:
-                count //= 2
-                undefined = ir.Constant(value.type, ir.Undefined)
-                mask = ir.VectorType(emit.I32, count)
-                low = builder.shuffle_vector(value, undefined, ir.Constant(mask, list(range(count))))
-                high = builder.shuffle_vector(value, undefined, ir.Constant(mask, list(range(count, 2 * count))))
-                value = combine(builder, low, high)
-            return builder.extract_element(value, ir.Constant(emit.I32, 0))
-
-        return x.dtype(x), codegen
+        return x.dtype(x), lambda context, builder, sig, args: emit.halved(builder, combine, args[0])
 
     declare.__doc__ = text
     return intrinsic(declare)

@@ -63,6 +63,21 @@ def fma(builder, a, b, c):
     return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
 
 
+def _lanes_from(builder, value, first, count):
+    """`count` neighbouring lanes, a vector of their own."""
+    numbers = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
+    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), numbers)
+
+
+def halved(builder, combine, value):
+    """All lanes combined: the vector is halved until one is left, a fixed order, whatever the processor."""
+    count = value.type.count
+    while count > 1:
+        count //= 2
+        value = combine(builder, *(_lanes_from(builder, value, first, count) for first in (0, count)))
+    return builder.extract_element(value, ir.Constant(I32, 0))
+
+
 def first_lanes(builder, count, lanes):
     """Mask of the lanes whose number is below `count`."""
     # In 32 bits: sixteen 64-bit numbers would take two registers and two comparisons.
@@ -112,4 +127,29 @@ def store_part(builder, value, pointer, count):
         with whole:
             store(builder, value, pointer)
         with part:
-            masked_store(builder, value, pointer, first_lanes(builder, count, value.type.count))
+            _store_pieces(builder, value, pointer, count)
+
+
+def _store_pieces(builder, value, pointer, count):
+    """Store the first `count` lanes, fewer than all: half of them, a quarter, ... one, as the bits of `count` say.
+
+    AVX2's stores with masks take many cycles on some processors, and other instruction sets have none.
+    """
+    count = builder.select(builder.icmp_signed(">", count, I64(0)), count, I64(0))
+    lanes = value.type.count
+    while lanes > 1:
+        lanes //= 2
+        low, high = (_lanes_from(builder, value, first, lanes) for first in (0, lanes))
+        with builder.if_else(builder.icmp_unsigned("!=", builder.and_(count, I64(lanes)), I64(0))) as (piece, nothing):
+            with piece:
+                store(builder, low, pointer)
+                behind, after_piece = builder.gep(pointer, [I64(lanes)], inbounds=True), builder.block
+            with nothing:
+                after_nothing = builder.block
+        joined = []
+        for stored, kept in ((high, low), (behind, pointer)):
+            phi = builder.phi(kept.type)
+            phi.add_incoming(stored, after_piece)
+            phi.add_incoming(kept, after_nothing)
+            joined.append(phi)
+        value, pointer = joined

@@ -150,6 +150,58 @@ def tile_outer_rows(typingctx, tile, a, a0, stride, rows, b, b0):
     return types.void(tile, a, i, i, i, b, i), codegen
 
 
+@intrinsic(prefer_literal=True)
+def tile_inner(typingctx, tile, a, a0, stride, rows, b, b0, step, part, count):
+    """tile[i, j] += a[a0 + i * stride:] * b[b0 + j * step:], lane by lane.
+
+    Of a only `rows` rows exist: the last one stands in for the others. `part` is a constant: whether only `count`
+    numbers are left of each row.
+    """
+
+    def codegen(context, builder, sig, args):
+        stack, a_value, a0, stride, rows, b_value, b0, step, _, count = args
+        vec, last = context.get_value_type(tile.vec), builder.sub(rows, ir.Constant(emit.I64, 1))
+        mask = emit.first_lanes(builder, count, tile.vec.lanes) if part.literal_value else None
+
+        def vector(kind, array, index):
+            place = emit.address(context, builder, kind, array, index)
+            return emit.masked_load(builder, place, vec, mask) if mask else emit.load(builder, place, vec)
+
+        offsets = [builder.mul(step, ir.Constant(emit.I64, j)) for j in range(tile.columns)]
+        columns = [vector(b, b_value, builder.add(b0, offset)) for offset in offsets]
+        for i in range(tile.rows):
+            row = ir.Constant(emit.I64, i)
+            row = builder.select(builder.icmp_signed("<", row, last), row, last)
+            wide = vector(a, a_value, builder.add(a0, builder.mul(stride, row)))
+            for j, column in enumerate(columns):
+                slot = _slot(builder, stack, i * tile.columns + j)
+                builder.store(emit.fma(builder, wide, column, builder.load(slot)), slot)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(tile, a, i, i, i, b, i, i, part, i), codegen
+
+
+@intrinsic
+def tile_sums(typingctx, tile, c, c0, stride, step, rows):
+    """c[c0 + i * stride + j * step] = the sum of the lanes of tile[i, j], by halving, for i below `rows`."""
+
+    def codegen(context, builder, sig, args):
+        stack, array, c0, stride, step, rows = args
+        for i in range(tile.rows):
+            with builder.if_then(builder.icmp_signed("<", ir.Constant(emit.I64, i), rows)):
+                first = builder.add(c0, builder.mul(stride, ir.Constant(emit.I64, i)))
+                for j in range(tile.columns):
+                    lanes = builder.load(_slot(builder, stack, i * tile.columns + j))
+                    total = emit.halved(builder, ir.IRBuilder.fadd, lanes)
+                    index = builder.add(first, builder.mul(step, ir.Constant(emit.I64, j)))
+                    builder.store(total, emit.address(context, builder, c, array, index))
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(tile, c, i, i, i, i), codegen
+
+
 @intrinsic
 def tile_fill_rows(typingctx, tile, row, index, count):
     """Every row of the tile becomes row[index:index + count] (a bias, for example), zero beyond."""
@@ -222,17 +274,18 @@ def _store_rows(context, builder, sig, args, index_of):
         pointer = emit.address(context, builder, c, array, index_of(i))
         for j in range(tile.columns):
             place = builder.gep(pointer, [ir.Constant(emit.I64, j * tile.vec.lanes)], inbounds=True)
-            store(builder.load(_slot(builder, stack, i * tile.columns + j)), place, j)
+            store(builder.load(_slot(builder, stack, i * tile.columns + j)), place, left[j])
+
+    left = [builder.sub(count, ir.Constant(emit.I64, j * tile.vec.lanes)) for j in range(tile.columns)]
 
     with builder.if_else(_is_whole(builder, tile, rows, count)) as (whole, part):
         with whole:
             for i in range(tile.rows):
-                store_row(i, lambda vector, place, j: emit.store(builder, vector, place))
+                store_row(i, lambda vector, place, left: emit.store(builder, vector, place))
         with part:
-            masks = _tile_part(count, tile, builder)
             for i in range(tile.rows):
                 with builder.if_then(builder.icmp_signed("<", ir.Constant(emit.I64, i), rows)):
-                    store_row(i, lambda vector, place, j: emit.masked_store(builder, vector, place, masks[j]))
+                    store_row(i, lambda vector, place, left: emit.store_part(builder, vector, place, left))
     return context.get_dummy_value()
 
 
@@ -347,9 +400,8 @@ def transpose_block(typingctx, source, s0, stride, rows, target, t0, step, count
                 for k in range(vec.lanes):
                     emit.store(builder, vectors[k], place(k))
             with part:
-                mask = emit.first_lanes(builder, count, vec.lanes)
                 for k in range(vec.lanes):
-                    emit.masked_store(builder, vectors[k], place(k), mask)
+                    emit.store_part(builder, vectors[k], place(k), count)
         return context.get_dummy_value()
 
     i = types.intp

@@ -83,8 +83,13 @@ def test_gradient_of_the_wrong_shape_is_refused():
         (1, 4096, 4096, "nn", "rows"),
         (5, 9, 70, "nn", "rows"),
         (8, 1000, 1000, "nn", "rows"),
-        (3, 64, 64, "nt", "direct"),
+        (3, 64, 60, "nt", "direct"),
     ]
+    + [(400, 1, 9, operands, way) for operands, way in (("nn", "dots"), ("nt", "dots"), ("tn", "columns"))]
+    + [(4, 400, 200, operands, way) for operands, way in (("nn", "rows"), ("nt", "dots"), ("tt", "dots"))]
+    + [(400, 4, 200, "nn", "dots"), (400, 4, 200, "tt", "columns"), (400, 4, 20, "nn", "direct")]
+    + [(400, 10, 600, "nn", "dots"), (400, 10, 600, "tn", "columns"), (12, 400, 600, "nt", "dots")]
+    + [(400, 10, 100, "nn", "direct"), (400, 13, 600, "nn", "direct")]
     + [(200, 200, 5408, "nn", "sums"), (164, 256, 1600, "tn", "sums")]
     + [(32, 4096, 1024, "nn", "sums"), (100, 5000, 1000, "tn", "sums"), (32, 1000, 1000, "nn", "direct")]
     + [(4096, 4096, 32, "tn", "packed"), (4096, 4096, 32, "nn", "read")]
@@ -112,6 +117,23 @@ def test_every_product_takes_its_way(m, n, k, operands, way):
     assert way_of(m, n, k, 4, operands[0] == "t", operands[1] == "t") == way
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 9, 12])
+@pytest.mark.parametrize("activation", [None, "relu", "tanh"])
+def test_few_columns_or_rows_of_every_orientation(count, activation, dtype):
+    """Numbers of rows that straddle every tile, with bias and activation, W as it is and transposed."""
+    rng, k = np.random.default_rng(count), 1043
+    for m, n in ((97, count), (count, 97)):
+        x, w, b = (rng.uniform(-1, 1, shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
+        z = x.astype("float64") @ w + b
+        exact = {"tanh": np.tanh, "relu": lambda z: np.maximum(z, 0), None: lambda z: z}[activation](z)
+        bound = k * np.finfo(dtype).eps * (abs(x) @ abs(w) + abs(b))
+        for x_order in "CF":
+            for w_order in "CF":
+                y = kernels.dense(np.array(x, order=x_order), np.array(w, order=w_order), b, activation=activation)
+                assert (abs(y - exact) <= bound).all(), (m, n, x_order, w_order)
+
+
 @pytest.mark.parametrize("activation", [None, "tanh"])
 @pytest.mark.parametrize("m, n, k", [(33, 2059, 2043), (17, 4099, 1030)])
 def test_few_rows_times_a_large_b(m, n, k, activation):
@@ -129,7 +151,8 @@ def test_few_rows_times_a_large_b(m, n, k, activation):
     "m, n, k",
     [(1, 1, 1), (1, 10, 5408), (1, 64, 100), (3, 33, 77), (5, 17, 1023), (6, 16, 9), (31, 10, 64), (48, 48, 48)]
     + [(7, 200, 128), (8, 128, 200), (8, 16, 300), (64, 64, 64), (79, 79, 79), (16, 240, 128), (100, 20, 240)]
-    + [(80, 80, 80), (97, 100, 128), (130, 33, 200), (60, 2000, 100), (700, 17, 90), (51, 130, 520)],
+    + [(80, 80, 80), (97, 100, 128), (130, 33, 200), (60, 2000, 100), (700, 17, 90), (51, 130, 520)]
+    + [(200, 1, 200), (19, 1, 3), (3, 1, 300), (25, 4, 130), (31, 10, 600), (7, 12, 700), (1, 11, 513)],
 )
 def test_products_have_the_same_bits_on_every_way(m, n, k, dtype):
     """A training step may go the short way, and its recording the other one."""

@@ -32,6 +32,7 @@ kernels.matmul(ones(16, 500), ones(2000, 500), transpose_b=True)
 kernels.matmul(ones(3000, 300), ones(300, 250))
 kernels.matmul(ones(90, 100), ones(100, 90))
 kernels.matmul(ones(6, 9, 10), ones(6, 10, 40))
+kernels.matmul(ones(300, 1100), ones(1100, 10))
 
 window = {"padding": "same", "variant": "threaded"}
 for high, channels in ((2, 1), (3, 1), (3, 3), (3, 48)):
@@ -96,6 +97,8 @@ TILES = [
     ("multiply_part", "tall", 2),
     ("multiply_part", "short", 2),
     ("multiply_turned", "tall", 2),
+    ("multiply_dots", 3 * 4, 1),
+    ("multiply_dots", 6 * 1, 1),
     ("multiply_stack", "tall", 2),
     ("multiply_stack", "short", 2),
     ("small_dense", "tall", 2),

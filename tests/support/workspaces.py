@@ -18,4 +18,5 @@ def product(variant: str, m: int, n: int, k: int, itemsize: int) -> int:
     cut = k * itemsize >= 4096 and (m <= 112 or m * n * itemsize <= 1 << 18)
     parts = min(16, rounded(k * itemsize, 4096) // 2048) * m * n * itemsize if cut else 0
     turned = rounded(m, 32) * k * itemsize if m <= 64 else 0
-    return max(block, parts, turned)
+    thin = max(n * k, (min(16, k * itemsize // 2048) + 1) * m * n) * itemsize if n <= 12 else 0
+    return max(block, parts, turned, thin)

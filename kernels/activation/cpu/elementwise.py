@@ -99,7 +99,7 @@ def times_sigmoid(x, z, lost):
     """
     p, n = exp_parts(-z, -lost)
     y = select(x < 0.0, x * p, x) / (1.0 + vscale(p, n))
-    return vscale(y, select(x < 0.0, n, 0.0))
+    return select(x < 0.0, vscale(y, n), y)
 
 
 @jit(inline=True)

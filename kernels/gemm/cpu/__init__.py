@@ -6,7 +6,7 @@
     simd      a register tile of vectors on packed panels: a broadcast and two loads feed 28 multiply-adds  product.py
     threaded  the same over several threads                                                                 product.py
               and small or thin products and stacks of them without packing                                 direct.py
-              and products with few rows                                                                    rows.py
+              and products with few rows or columns                                                 rows.py, dots.py
               and long sums for few numbers, and few rows times a B that only memory holds                  sums.py
               and small ones by the shortest way                                                            once.py
               which of them when:                                                                           ways.py

@@ -4,15 +4,17 @@ import numpy as np
 
 from ... import simd, threads
 from ...jit import jit
-from ...simd import lanes, viewed
+from ...simd import viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
-from .direct import column_of_tiles, direct_cut, multiply_direct
+from .direct import direct_cut, multiply_direct
+from .dots import add_bias, small_dots
 from .epilogue import NO_BIAS, epilogue_backward
 from .rows import multiply_rows
-from .tile import CODES, COLUMNS, NONE, ROWS, pack_panel
-from .ways import AT_ONCE, PART_BYTES, TALL, way_of
+from .tile import CODES, NONE, ROWS, activate, pack_panel
+from .ways import AT_ONCE, PART_BYTES, TALL, is_thin, way_of
 
+_is_thin = jit(inline=True)(is_thin)
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -20,13 +22,16 @@ _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 def small(a, b, c, bias, activation):
     (m, k), n = a.shape, b.shape[1]
     a, b, c = viewed(a, a), viewed(b, b), viewed(c, c)
-    if m < ROWS:
+    if _is_thin(n, k, a.itemsize):
+        small_dots(a, b, c, m, n, k)
+        if bias.size > 0:
+            add_bias(c, n, 1, 0, m, n, bias, 0, 1)
+        if activation != NONE:
+            activate(c, 0, m * n, activation)
+    elif m < ROWS:
         multiply_rows(0, a, k, 1, b, n, k, c, m, n, n, 1, bias, activation)
     else:
-        width = COLUMNS * lanes(c)
-        for j in range(0, n, width):
-            valid = min(width, n - j)
-            column_of_tiles(a, 0, k, 1, b, j, n, k, c, j, n, 0, m, valid, False, bias, j, activation)
+        multiply_direct(0, a, 0, k, 1, b, 0, n, 1, k, c, 0, m, n, m, n, 1, bias, activation)
 
 
 @jit

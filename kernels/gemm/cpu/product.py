@@ -6,7 +6,7 @@
               operand, B, is read along its rows and not copied
 
 Each is a kernel over chunks, and a function that cuts the work into them. ways.py says which of these, or of those in
-direct.py, rows.py and sums.py, a product takes.
+direct.py, rows.py, dots.py and sums.py, a product takes.
 """
 
 import sys
@@ -20,8 +20,9 @@ from ...threads import threaded
 from ...workspace import scratch
 from . import sums
 from .direct import GROUP_BYTES, column_of_tiles, gemm_direct, gemm_stack
+from .dots import gemm_dots
 from .epilogue import NO_BIAS
-from .rows import gemm_rows
+from .rows import gemm_columns, gemm_rows
 from .tile import (
     CODES,
     COLUMNS,
@@ -269,6 +270,8 @@ def _packed(a, b, c, bias, activation):
 
 WAYS = {
     "rows": gemm_rows,
+    "columns": gemm_columns,
+    "dots": gemm_dots,
     "sums": sums.gemm_sums,
     "direct": gemm_direct,
     "read": _read,

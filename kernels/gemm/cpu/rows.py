@@ -1,10 +1,14 @@
-"""Products with few rows: C stays in the caches of a core while the rows of B pass by, four at a time."""
+"""Products with few rows, or few columns of C transposed: C stays in the caches of a core while the rows of B pass by,
+four at a time."""
+
+import numpy as np
 
 from ...jit import jit
+from ...recording import on_host
 from ...simd import fma, lanes, vfill, vload_part, vsplat, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
-from .epilogue import NO_BIAS, add_parts
+from .epilogue import NO_BIAS, add_parts, finish
 from .tile import CODES, NONE, activate, operand
 from .ways import PART_BYTES
 
@@ -88,3 +92,14 @@ def gemm_rows(a, b, c, bias, activation):
         out, none = scratch("gemm.parts", parts * c.size, c.dtype), NO_BIAS[c.dtype]
         _multiply_rows(chunks, work, a, a_row, a_col, b, n, k, out, m, n, columns, parts, none, NONE)
         add_parts(out, parts, m, n, flat, bias, code)
+
+
+def gemm_columns(a, b, c, bias, activation):
+    """C transposed = B transposed times A transposed. Workspace: that of `gemm_rows`, and where there are several
+    columns C transposed."""
+    m, n = c.shape
+    turned = c.reshape(1, m) if n == 1 else scratch("gemm.turned", c.size, c.dtype).reshape(n, m)
+    gemm_rows(b.T, a.T, turned, None, None)
+    if n > 1:
+        on_host(np.copyto, c, turned.T)
+    finish(c, bias, activation)

@@ -1,6 +1,8 @@
 """Which way a product takes: a choice from its sizes and from which operands are transposed, never from timings.
 
     rows     few rows: B passes by once, read along its rows                                            rows.py
+    columns  few columns, A transposed: the same for C transposed                                       rows.py
+    dots     few columns, or few rows and B transposed: both operands are read along K                  dots.py
     sums     little C and long sums: a copy of C for each part of K; few rows times a B that only       sums.py
              memory holds: what a thread packs of it stays in its second-level cache
     direct   both operands are read where they are; a panel of B is packed by the tile that reads it    direct.py
@@ -25,6 +27,10 @@ TALL = 8 * ROWS
 PART_BYTES = 2048
 # Multiply-adds up to which one thread is used anyway: once.py has a shorter way, which saves half of 64 x 64 x 64.
 AT_ONCE = THREADS_PAY // 2
+# dots, columns: up to so many columns (or rows); with sums of fewer bytes; with any. (1000 x 1000 x 12 took 870 us on
+# one thread, "direct" 960, 16 rows times a transposed B as long as "turned". 1000 x 64 x 4 took 34, "direct" 67; with 8
+# columns 60 and 67. 1000 x 16 x 1 took 12 and 24.)
+THIN, THINNER, THINNER_BYTES = 12, 4, 8 * simd.VECTOR_BYTES
 # rows: up to so many where the product is not small; fewer than a tile's in any case.
 FEW = 8
 # sums: bytes of C at most.
@@ -53,6 +59,10 @@ def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
     plain : without bias and activation, which only "turned" cannot do.
     """
     width, cube = COLUMNS * simd.VECTOR_BYTES // itemsize, m * n * k
+    if is_thin(n, k, itemsize):
+        return "columns" if a_turned else "dots"
+    if b_turned and is_thin(m, k, itemsize):
+        return "dots"
     if is_few(m, n, k) and m * n > 0 and not b_turned:
         return "rows"
     is_little = m >= 4 * ROWS and n >= COLUMNS and m * n * itemsize <= LITTLE_BYTES
@@ -75,6 +85,12 @@ def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
     if b_turned and plain and n >= TALL and m % lanes == 0 and m <= 2 * width:
         return "turned"
     return "packed"
+
+
+def is_thin(count, k, itemsize):
+    """Whether so few columns, or rows, leave most lanes of a tile idle."""
+    length = k * itemsize
+    return count == 1 or (count <= THINNER and length >= THINNER_BYTES) or (count <= THIN and length >= PART_BYTES)
 
 
 def is_few(m, n, k):

@@ -73,6 +73,12 @@ CASES = [
     # Large enough that only B is packed, or that B's rows pass by eight rows of C.
     product("many-rows", (641, 501), (501, 467), 641),
     product("many-rows-transposed-b", (861, 401), (407, 401), 861, transpose_b=True),
+    # Few columns, in tiles of 6 x 1 and 3 x 4 and 3 x 3, or few rows: both operands along K, or C transposed.
+    product("one-column", (25, 70), (70, 1), 70),
+    product("one-column-transposed-a", (70, 25), (70, 1), 70, transpose_a=True),
+    product("seven-columns", (25, 1030), (1030, 7), 1030),
+    product("seven-columns-transposed", (1030, 25), (7, 1030), 1030, transpose_a=True, transpose_b=True),
+    product("five-rows-transposed-b", (5, 1030), (40, 1030), 1030, transpose_b=True),
     product("eight-rows", (8, 300), (300, 250), 300),
     product("large", (150, 90), (90, 200), 200),
     product("two-blocks", (70, 1100), (1100, 45), 1100),
@@ -93,6 +99,7 @@ CASES = [
     dense("program-1", (32, 100), (100, 64), "relu"),
     dense("ten-classes", (32, 64), (64, 10)),
     dense("whole-vectors", (20, 12), (12, 8), "relu"),
+    dense("one-unit", (50, 100), (100, 1), "sigmoid"),
     dense("no-bias", (5, 40), (40, 33), "tanh", bias=False),
     dense("sigmoid", (29, 17), (17, 45), "sigmoid"),
     dense("one-row", (1, 70), (70, 40), "relu"),
