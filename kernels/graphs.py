@@ -91,7 +91,7 @@ class GraphRecording(Recorder):
         super().on_host(function, args)
         self._begin()
 
-    def launched(self, drive, chunks, parallel, args):
+    def launched(self, drive, rounds, chunks, parallel, args):
         if self.thread == threading.get_ident():
             refuse("a kernel ran on the CPU")
 

@@ -6,7 +6,7 @@
     x[...], t[...] = another_x, another_t
     recording.replay()                          y and loss are those of the new x and t
 
-A kernel's launch is remembered as its function, its number of chunks and a block of memory with its arguments; the
+A kernel's launch is remembered as its function, its rounds and chunks, and a block of memory with its arguments; the
 arrays among them stay alive as long as the recording. Replaying is one call of machine code that goes from launch to
 launch: 1 microsecond, where the Python of a small network's training step takes 50. The bits are the same, since the
 chunks are. For launches on a GPU there is another kind, which the same functions speak to (graphs.py).
@@ -56,7 +56,7 @@ class Recorder:
 
     # What threads.py, workspace.py and launch.py tell it, and ask.
 
-    def launched(self, drive, chunks, parallel, args):
+    def launched(self, drive, rounds, chunks, parallel, args):
         """A kernel runs on the CPU."""
         raise NotImplementedError
 
@@ -103,14 +103,14 @@ class Recording(Recorder):
             else:
                 threads.run_kept(*part)
 
-    def launched(self, drive, chunks, parallel, args):
+    def launched(self, drive, rounds, chunks, parallel, args):
         if self.thread != threading.get_ident():
             return
         memory, function, block = threads.keep(drive, args)
         self._kept.append((memory, args))
         if not self._parts or callable(self._parts[-1]):
             self._parts.append([])
-        self._parts[-1].append((function, block, chunks, parallel))
+        self._parts[-1].append((function, block, rounds, chunks, parallel))
 
     def captured(self, args):
         refuse("a kernel ran on a GPU")

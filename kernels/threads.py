@@ -13,8 +13,8 @@ Numba takes half a second and more to compile a parallel loop, and copies everyt
 is one such loop for all kernels: it calls the kernel by its address, and the arguments wait for it in a block of
 memory on the caller's stack.
 
-    launch(chunks, work, *args) -> drive(chunks, parallel, 0, args)   compiled once a kernel, small
-                                     -> _each_chunk_in_parallel        compiled once, the only parallel loop
+    launch(chunks, work, *args) -> drive(rounds, chunks, how, *args)   compiled once a kernel, small
+                                     -> _each_chunk_in_parallel         compiled once, the only parallel loop
                                           -> unpack(chunk, block) -> kernel(chunk, *args)
 
 Such a block may also be kept: `keep(drive, args)` writes it to memory of its own, and `run_kept` runs any number of
@@ -36,6 +36,8 @@ from .jit import jit
 THREADS_PAY = 1_000_000
 # Room for what a kept launch needs.
 KEPT_BYTES = 4096
+# How `drive` runs the chunks; other numbers are the address where it shall keep the launch.
+IN_TURN, IN_PARALLEL = 0, 1
 
 # While launches are recorded, who is told of them (recording.py).
 recorder = None
@@ -149,21 +151,27 @@ def _store(typingctx, memory, kernel, args):
 
 
 @jit(parallel=True, inner=True)
-def _each_chunk_in_parallel(chunks, function, block):
-    for chunk in prange(chunks):
+def _each_chunk_in_parallel(first, end, function, block):
+    for chunk in prange(first, end):
         _call(function, chunk, block)
+
+
+@jit(inline=True)
+def _round_after_round(rounds, chunks, parallel, function, block):
+    if parallel:
+        for r in range(rounds):
+            _each_chunk_in_parallel(r * chunks, (r + 1) * chunks, function, block)
+    else:
+        for chunk in range(rounds * chunks):
+            _call(function, chunk, block)
 
 
 @jit
 def _run_kept(launches, parallel):
-    """Launch after launch: each row is (function, block, chunks, whether threads pay)."""
+    """Launch after launch: each row is (function, block, rounds, chunks, whether threads pay)."""
     for i in range(len(launches)):
-        function, block, chunks = launches[i, 0], launches[i, 1], launches[i, 2]
-        if parallel and launches[i, 3]:
-            _each_chunk_in_parallel(chunks, function, block)
-        else:
-            for chunk in range(chunks):
-                _call(function, chunk, block)
+        function, block, rounds, chunks = launches[i, 0], launches[i, 1], launches[i, 2], launches[i, 3]
+        _round_after_round(rounds, chunks, parallel and launches[i, 4] != 0, function, block)
 
 
 def keep(drive, args):
@@ -171,12 +179,12 @@ def keep(drive, args):
     and the arrays among the arguments live."""
     memory = np.empty(KEPT_BYTES // 8, np.int64)
     address = memory.ctypes.data
-    drive(0, False, address, *args)
+    drive(0, 0, address, *args)
     return memory, int(memory[0]), address + 16
 
 
 def run_kept(launches, parallel):
-    """Run kept launches, the rows of an int64 array (function, block, chunks, whether threads pay), in one call.
+    """Run kept launches, rows (function, block, rounds, chunks, whether threads pay) of an int64 array, in one call.
 
     parallel : whether threads pay for any.
     """
@@ -194,37 +202,35 @@ def threaded(kernel):
 
     work : about how many arithmetic operations all chunks need together; below THREADS_PAY they run one after another.
     `launch.in_turn(chunks, *args)` always does that.
+
+    With launch(chunks, work, *args, rounds=n) that is one round of n: kernel(chunks, *args) begins when all chunks of
+    the first round are done, and so on up to kernel(n * chunks - 1, *args).
     """
     kernel.targetoptions |= {"no_cpython_wrapper": True, "_nrt": False}
 
     @jit(name=f"{kernel.py_func.__module__}.{kernel.py_func.__qualname__}-drive")
-    def drive(chunks, parallel, keep_at, *args):
-        if keep_at != 0:
-            _store(keep_at, kernel, args)
+    def drive(rounds, chunks, how, *args):
+        if how != IN_TURN and how != IN_PARALLEL:
+            _store(how, kernel, args)
             return
-        function, block = _unpacker(kernel, args), _block_of(args)
-        if parallel:
-            _each_chunk_in_parallel(chunks, function, block)
-        else:
-            for chunk in range(chunks):
-                _call(function, chunk, block)
+        _round_after_round(rounds, chunks, how == IN_PARALLEL, _unpacker(kernel, args), _block_of(args))
 
-    def launch(chunks, work, *args):
+    def launch(chunks, work, *args, rounds=1):
         parallel = chunks > 1 and work >= THREADS_PAY
         if (told := recorder) is not None:
-            told.launched(drive, chunks, parallel, args)
+            told.launched(drive, rounds, chunks, parallel, args)
         if parallel and not _forked and _region.acquire(False):
             try:
-                drive(chunks, True, 0, *args)
+                drive(rounds, chunks, IN_PARALLEL, *args)
             finally:
                 _region.release()
         else:
-            drive(chunks, False, 0, *args)
+            drive(rounds, chunks, IN_TURN, *args)
 
     def in_turn(chunks, *args):
         if (told := recorder) is not None:
-            told.launched(drive, chunks, False, args)
-        drive(chunks, False, 0, *args)
+            told.launched(drive, 1, chunks, False, args)
+        drive(1, chunks, IN_TURN, *args)
 
     launch.kernel, launch.in_turn = kernel, in_turn
     return launch

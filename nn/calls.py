@@ -74,7 +74,7 @@ class Listener(Recorder):
         super().__init__()
         self.launches = []
 
-    def launched(self, drive, chunks, parallel, args):
+    def launched(self, drive, rounds, chunks, parallel, args):
         if self.thread == threading.get_ident():
             self.launches.append(parallel)
 

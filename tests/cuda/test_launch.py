@@ -320,10 +320,10 @@ class OnTheHost(GraphRecording):
         self.buffers, self.functions = {}, 0
         OnTheHost.made.append(self)
 
-    def launched(self, drive, chunks, parallel, args):
+    def launched(self, drive, rounds, chunks, parallel, args):
         memory, function, block = threads.keep(drive, args)
         self._kept.append((memory, args))
-        do(lambda: threads.run_kept(np.array([(function, block, chunks, parallel)], np.int64), parallel))
+        do(lambda: threads.run_kept(np.array([(function, block, rounds, chunks, parallel)], np.int64), parallel))
 
     def scratch(self):
         return self.buffers

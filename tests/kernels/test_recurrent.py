@@ -11,7 +11,7 @@ from handloom import kernels
 from handloom.kernels import simd
 from handloom.kernels.recurrent import reference
 from handloom.kernels.recurrent.cpu import wide
-from handloom.kernels.recurrent.cpu.products import panels_of
+from handloom.kernels.recurrent.cpu.products import panels_of, tile_for
 from handloom.kernels.store import cache_folder
 
 VARIANTS = ("steps", "fused")
@@ -166,7 +166,7 @@ for threads in (1, 2, 3, 7):
 def test_shared_out_by_units_it_is_the_same_lstm(n, dtype, monkeypatch):
     """Batches around the heights of the tile, with a first state and gradients of the last one."""
     monkeypatch.setattr(wide, "LARGE", 0)
-    hidden = 2 * simd.TILE_COLUMNS * simd.VECTOR_BYTES // np.dtype(dtype).itemsize
+    hidden = 2 * tile_for(n)[1] * simd.VECTOR_BYTES // np.dtype(dtype).itemsize
     rng = np.random.default_rng(n)
     shapes = (n, 3, 4), (4, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,), (n, hidden), (n, hidden)
     arrays = [rng.uniform(-0.5, 0.5, shape).astype(dtype) for shape in shapes]

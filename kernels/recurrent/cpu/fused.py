@@ -11,8 +11,9 @@ from ...recording import on_host
 from ...simd import lanes, vfill, vload_part, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
+from . import once
 from . import wide as by_units
-from .products import height_for, panels_of, product_of
+from .products import TALL, panels_of, product_of, tile_for
 from .trace import Passes, state_gradient, trace
 from .units import step_back_of_units, step_of_units
 
@@ -21,11 +22,11 @@ CHUNKS = 16
 
 
 @functools.cache
-def kernels_of(height):
-    """Both kernels, for tiles of this height."""
-    add_product = product_of(height)
+def kernels_of(height, columns):
+    """Both kernels, for tiles of this shape."""
+    add_product, add_inputs = product_of(height, columns), product_of(*TALL)
 
-    @jit(inner=True, name=f"{__name__}.forward-{height}")
+    @jit(inner=True, name=f"{__name__}.forward-{height}x{columns}")
     def forward_chunk(chunk, rows, x, w, u, b, none, inputs, gates, cells, y, n, steps, size, hidden):
         """One chunk: `rows` rows of the batch through all steps, without waiting for any other chunk.
 
@@ -39,7 +40,7 @@ def kernels_of(height):
         first = chunk * rows
         count = min(rows, n - first)
         wide = size + hidden
-        add_product(
+        add_inputs(
             x, first * steps * size, size, count * steps, w, 0, size,
             gates, first * steps * 4 * hidden, 4 * hidden, 4 * hidden, b,
         )  # fmt: skip
@@ -55,7 +56,7 @@ def kernels_of(height):
                     vstore_part(inputs, at_t * wide + k, vload_part(x, at_t * size + k, size - k), size - k)
                 step_of_units(gates, cells, y, inputs, row, t, 0, hidden, steps, size, hidden)
 
-    @jit(inner=True, name=f"{__name__}.backward-{height}")
+    @jit(inner=True, name=f"{__name__}.backward-{height}x{columns}")
     def backward_chunk(chunk, rows, u, none, gates, cells, dy, dh, dc, dz, sums, n, steps, hidden):
         """One chunk: `rows` rows of the batch from the last step to the first.
 
@@ -82,7 +83,7 @@ def kernels_of(height):
 
 def _chunks(n):
     """(number of chunks, rows of a chunk), from the batch size alone."""
-    height = height_for(n)
+    height, _ = tile_for(n)
     rows = -(-n // (height * CHUNKS)) * height
     return -(-n // rows), rows
 
@@ -90,22 +91,25 @@ def _chunks(n):
 def _forward_fused(x, w, u, b, h0, c0, keep):
     n, steps, size = x.shape
     hidden, dtype = u.shape[0], x.dtype
-    columns = 4 * hidden
+    columns, tile = 4 * hidden, tile_for(n)
     inputs, gates, cells = trace(x, hidden, h0, c0, keep)
     y = np.empty((n, steps, hidden), dtype)
     bias = np.zeros(columns, dtype) if b is None else contiguous(b)
-    if by_units.suits(u):
-        by_units.forward(x, w, u, bias, inputs, gates, cells, y)
-        return y, inputs, gates, cells
-    chunks, rows = _chunks(n)
-    run, _ = kernels_of(height_for(n))
-    run(
-        chunks, 2 * n * steps * columns * (size + hidden),
-        rows, x.reshape(-1),
-        panels_of("w", w, 1, columns, columns, size), panels_of("u", u, 1, columns, columns, hidden),
-        bias, np.empty(0, dtype), inputs.reshape(-1), gates.reshape(-1), cells.reshape(-1), y.reshape(-1),
-        n, steps, size, hidden,
-    )  # fmt: skip
+    if steps == 1:
+        once.forward(x, w, u, bias, inputs, gates, cells, y)
+    elif by_units.suits(u, tile):
+        by_units.forward(x, w, u, bias, inputs, gates, cells, y, tile)
+    else:
+        chunks, rows = _chunks(n)
+        run, _ = kernels_of(*tile)
+        run(
+            chunks, 2 * n * steps * columns * (size + hidden),
+            rows, x.reshape(-1),
+            panels_of("w", w, 1, columns, columns, size, TALL[1]),
+            panels_of("u", u, 1, columns, columns, hidden, tile[1]),
+            bias, np.empty(0, dtype), inputs.reshape(-1), gates.reshape(-1), cells.reshape(-1), y.reshape(-1),
+            n, steps, size, hidden,
+        )  # fmt: skip
     return y, inputs, gates, cells
 
 
@@ -113,21 +117,23 @@ def _backward_fused(saved, needs, dy, dh, dc):
     w, u, _, inputs, gates, cells, _ = saved
     n, steps, wide = inputs.shape
     (hidden, columns), dtype = u.shape, u.dtype
-    size = wide - hidden
+    size, tile = wide - hidden, tile_for(n)
     none = np.empty(0, dtype)
     dy = none if dy is None else contiguous(dy).reshape(-1)
     dh, dc = (state_gradient(given, (n, hidden), dtype) for given in (dh, dc))
     dz = scratch("recurrent.dz", n * steps * columns, dtype)
-    (chunks, rows), units = _chunks(n), by_units.suits(u)
-    sums = np.empty((1 if units else chunks, columns), dtype)
+    (chunks, rows), units = _chunks(n), by_units.suits(u, tile)
+    sums = np.empty((1 if units or steps == 1 else chunks, columns), dtype)
     on_host(sums.fill, 0)
-    if units:
-        by_units.backward(u, gates, cells, dy, dh, dc, dz, sums)
+    if steps == 1:
+        once.backward(u, gates, cells, dy, dh, dc, dz, sums)
+    elif units:
+        by_units.backward(u, gates, cells, dy, dh, dc, dz, sums, tile)
     else:
-        _, run = kernels_of(height_for(n))
+        _, run = kernels_of(*tile)
         run(
             chunks, 2 * n * steps * columns * hidden,
-            rows, panels_of("u", u, columns, 1, hidden, columns), none, gates.reshape(-1), cells.reshape(-1),
+            rows, panels_of("u", u, columns, 1, hidden, columns, tile[1]), none, gates.reshape(-1), cells.reshape(-1),
             dy, dh.reshape(-1), dc.reshape(-1), dz, sums.reshape(-1), n, steps, hidden,
         )  # fmt: skip
     need_x, need_w, need_u, need_b, need_h, need_c = needs

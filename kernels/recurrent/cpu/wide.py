@@ -1,59 +1,64 @@
 """The rung "fused" where U is larger than a second-level cache: each thread takes a few units of all rows.
 
 Rows by themselves would each read all of U in every step. Here every panel of U is read once a step, for all rows, and
-with two threads each has its half of U in its own cache; for that, all wait for each other after every step.
+with two threads each has its half of U in its own cache; for that, all wait for each other after every step: a step is
+a round of chunks.
 """
 
 import functools
 
-import numpy as np
-
 from ... import simd
 from ...gemm.cpu import NO_BIAS, gemm_threaded
 from ...jit import jit
-from ...recording import on_host
-from ...simd import lanes, vfill, vstore_part
+from ...simd import lanes, vfill, vload_part, vstore_part
 from ...threads import threaded
-from .products import COLUMNS, height_for, panels_of, product_of
+from .products import panels_of, product_of
 from .units import step_back_of_units, step_of_units
 
 # Bytes of U from which on it pays.
 LARGE = 1 << 20
 
 
-def suits(u):
+def suits(u, tile):
     """Whether U is large, and a panel's columns belong to one gate."""
-    width = COLUMNS * simd.VECTOR_BYTES // u.itemsize
-    return u.nbytes >= LARGE and u.shape[0] % width == 0
+    return u.nbytes >= LARGE and u.shape[0] % _width(u, tile) == 0
 
 
 @functools.cache
-def kernels_of(height):
-    """Both kernels, for tiles of this height."""
-    add_product = product_of(height)
+def kernels_of(height, columns):
+    """Both kernels, for tiles of this shape."""
+    add_product = product_of(height, columns)
 
-    @jit(inner=True, name=f"{__name__}.forward-{height}")
-    def forward_units(chunk, t, u, none, inputs, gates, cells, y, n, steps, size, hidden):
-        """One chunk: step t of a panel's width of units, all rows; `gates` holds x W + b."""
-        width = COLUMNS * lanes(y)
-        first, wide, columns = chunk * width, size + hidden, 4 * hidden
+    @jit(inner=True, name=f"{__name__}.forward-{height}x{columns}")
+    def forward_units(chunk, x, u, none, inputs, gates, cells, y, n, steps, size, hidden):
+        """One chunk: one step of a panel's width of units, all rows; `gates` holds x W + b."""
+        width = columns * lanes(y)
+        parts, wide, line = hidden // width, size + hidden, 4 * hidden
+        t, part = chunk // parts, chunk % parts
+        first = part * width
         for gate in range(4):
             column = gate * hidden + first
             add_product(
                 inputs, t * wide + size, steps * wide, n, u, column * hidden, hidden,
-                gates, t * columns + column, steps * columns, width, none,
+                gates, t * line + column, steps * line, width, none,
             )  # fmt: skip
+        x_first, x_end = part * size // parts, (part + 1) * size // parts
         for row in range(n):
+            at_t = row * steps + t
+            for k in range(x_first, x_end, lanes(x)):
+                vstore_part(inputs, at_t * wide + k, vload_part(x, at_t * size + k, x_end - k), x_end - k)
             step_of_units(gates, cells, y, inputs, row, t, first, first + width, steps, size, hidden)
 
-    @jit(inner=True, name=f"{__name__}.backward-{height}")
-    def backward_units(chunk, t, u, none, gates, cells, dy, dh, dc, dz, sums, n, steps, hidden):
-        """One chunk: step t of a panel's width of units, all rows: first dh after it, from dz of step t + 1."""
-        width = COLUMNS * lanes(dz)
-        first, columns = chunk * width, 4 * hidden
+    @jit(inner=True, name=f"{__name__}.backward-{height}x{columns}")
+    def backward_units(chunk, u, none, gates, cells, dy, dh, dc, dz, sums, n, steps, hidden):
+        """One chunk: one step of a panel's width of units, all rows, from the last step to the one before the first:
+        first dh after the step, from dz of the next one."""
+        width = columns * lanes(dz)
+        parts, line = hidden // width, 4 * hidden
+        t, first = steps - 1 - chunk // parts, chunk % parts * width
         if t + 1 < steps:
             add_product(
-                dz, (t + 1) * columns, steps * columns, n, u, first * columns, columns,
+                dz, (t + 1) * line, steps * line, n, u, first * line, line,
                 dh, first, hidden, width, none,
             )  # fmt: skip
         if t >= 0:
@@ -65,27 +70,32 @@ def kernels_of(height):
     return threaded(forward_units), threaded(backward_units)
 
 
-def forward(x, w, u, bias, inputs, gates, cells, y):
+def forward(x, w, u, bias, inputs, gates, cells, y, tile):
     n, steps, size = x.shape
     hidden, columns = u.shape
     gemm_threaded(x.reshape(-1, size), w, gates.reshape(-1, columns), bias)
-    on_host(np.copyto, inputs[:, :, :size], x)
-    panels, chunks = panels_of("u", u, 1, columns, columns, hidden), hidden // _width(u)
-    arrays = inputs.reshape(-1), gates.reshape(-1), cells.reshape(-1), y.reshape(-1)
-    run, _ = kernels_of(height_for(n))
-    for t in range(steps):
-        run(chunks, 2 * n * columns * hidden, t, panels, NO_BIAS[u.dtype], *arrays, n, steps, size, hidden)
+    run, _ = kernels_of(*tile)
+    run(
+        hidden // _width(u, tile), 2 * n * columns * hidden,
+        x.reshape(-1), panels_of("u", u, 1, columns, columns, hidden, tile[1]), NO_BIAS[u.dtype],
+        inputs.reshape(-1), gates.reshape(-1), cells.reshape(-1), y.reshape(-1), n, steps, size, hidden,
+        rounds=steps,
+    )  # fmt: skip
 
 
-def backward(u, gates, cells, dy, dh, dc, dz, sums):
+def backward(u, gates, cells, dy, dh, dc, dz, sums, tile):
     n, steps, columns = gates.shape
     hidden = u.shape[0]
-    panels, chunks = panels_of("u", u, columns, 1, hidden, columns), hidden // _width(u)
-    arrays = gates.reshape(-1), cells.reshape(-1), dy, dh.reshape(-1), dc.reshape(-1), dz, sums.reshape(-1)
-    _, run = kernels_of(height_for(n))
-    for t in range(steps - 1, -2, -1):
-        run(chunks, 2 * n * columns * hidden, t, panels, NO_BIAS[u.dtype], *arrays, n, steps, hidden)
+    _, run = kernels_of(*tile)
+    run(
+        hidden // _width(u, tile), 2 * n * columns * hidden,
+        panels_of("u", u, columns, 1, hidden, columns, tile[1]), NO_BIAS[u.dtype],
+        gates.reshape(-1), cells.reshape(-1), dy, dh.reshape(-1), dc.reshape(-1), dz, sums.reshape(-1),
+        n, steps, hidden,
+        rounds=steps + 1,
+    )  # fmt: skip
 
 
-def _width(u):
-    return COLUMNS * simd.VECTOR_BYTES // u.itemsize
+def _width(u, tile):
+    _, columns = tile
+    return columns * simd.VECTOR_BYTES // u.itemsize
