@@ -129,11 +129,14 @@ tile_outer_at_part = _declare_outer(
 
 
 @intrinsic
-def tile_outer_rows(typingctx, tile, a, a0, stride, rows, b, b0):
-    """tile_outer where only `rows` rows of a exist: the last one stands in for the others."""
+def tile_outer_rows(typingctx, tile, a, a0, stride, rows, b, b0, apart):
+    """tile_outer where only `rows` rows of a exist: the last one stands in for the others.
+
+    b's vectors lie in pairs, `apart` numbers from one pair to the next.
+    """
 
     def codegen(context, builder, sig, args):
-        stack, a_value, a0, stride, rows, b_value, b0 = args
+        stack, a_value, a0, stride, rows, b_value, b0, apart = args
         first = emit.address(context, builder, a, a_value, a0)
         last = builder.sub(rows, ir.Constant(emit.I64, 1))
 
@@ -142,12 +145,17 @@ def tile_outer_rows(typingctx, tile, a, a0, stride, rows, b, b0):
             row = builder.select(builder.icmp_signed("<", row, last), row, last)
             return builder.gep(first, [builder.mul(stride, row)], inbounds=True)
 
-        pointer = emit.address(context, builder, b, b_value, b0)
-        _outer(context, builder, tile, stack, scalars, _row_of_vectors(context, builder, tile, pointer, None))
+        vectors = []
+        for j in range(tile.columns):
+            pair = builder.add(b0, builder.mul(apart, ir.Constant(emit.I64, j // 2)))
+            index = builder.add(pair, ir.Constant(emit.I64, j % 2 * tile.vec.lanes))
+            place = emit.address(context, builder, b, b_value, index)
+            vectors.append(emit.load(builder, place, context.get_value_type(tile.vec)))
+        _outer(context, builder, tile, stack, scalars, vectors)
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(tile, a, i, i, i, b, i), codegen
+    return types.void(tile, a, i, i, i, b, i, i), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -45,7 +45,8 @@ for size in (9, 33):
         train("conv2d", ones(2, size, size, 36), ones(3, 3, width, 36), groups=36 // width, **window)
 
 gradient = {"backward": lambda y: y[0], "needs": (False, True, True, True, True, True)}
-train("lstm", ones(2, 2, 3), ones(3, 16), ones(4, 16), **gradient)
+for rows in (1, 8):
+    train("lstm", ones(rows, 2, 3), ones(3, 16), ones(4, 16), **gradient)
 
 for op in ("max_pool2d", "avg_pool2d"):
     for channels in (1, 40):
@@ -80,7 +81,7 @@ for high, channels in ((2, 1), (3, 1), (3, 3), (3, 32)):
 """
 
 # Rows of the register tiles: the one that fills the registers, the one for what is left over, that of an LSTM's state
-# with two rows, and that of the gradient of few weights.
+# with eight rows, and that of the gradient of few weights.
 HEIGHTS = {
     AVX512: {"tall": 14, "short": 4, "state": 8, "low": 9},
     AVX2: {"tall": 6, "short": 2, "state": 4, "low": 5},
@@ -118,8 +119,10 @@ TILES = [
     ("convolve_box-1", 4, 2),
     ("correlate_box-1", 9, 1),
     ("correlate_box-4", 3 * 4, 1),
-    ("forward-{state}", "state", 2),
-    ("backward-{state}", "state", 2),
+    ("forward-{state}x2", "state", 2),
+    ("backward-{state}x2", "state", 2),
+    ("forward-1x8", 1, 8),
+    ("backward-1x8", 1, 8),
 ]
 IN_DOUBLE = ("multiply_panels", "multiply-2", "correlate-")
 
@@ -129,8 +132,8 @@ PACKED = {
     "convolve_rows-4": {"multiply-add"},
     "convolve_box-4": {"multiply-add"},
     "transform_weights": {"multiply-add", "multiply"},
-    "forward-{state}": {"multiply-add", "multiply", "divide"},
-    "backward-{state}": {"multiply-add", "multiply", "divide"},
+    "forward-{state}x2": {"multiply-add", "multiply", "divide"},
+    "backward-{state}x2": {"multiply-add", "multiply", "divide"},
     "max_forward_chunk": {"compare"},
     "max_backward_chunk": {"compare integers"},
     "max_backward_narrow": {"compare integers"},
