@@ -11,7 +11,7 @@ S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9
 F. Gers, J. Schmidhuber and F. Cummins, "Learning to Forget", Neural Computation 12 (2000).
 
 Arrays that are not C-contiguous are copied first. In the workspaces below, columns that lie in panels are rounded up to
-32 (16 with float64).
+32 (16 with float64); for U and one row of the batch to four times as many, for two rows to twice as many.
 """
 
 from typing import NamedTuple
@@ -54,7 +54,8 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default); on a GPU stepwise, fused (the default)
 
     Workspace: w and u in panels (not for the variant steps; where u has a megabyte, that of the product x W instead of
-    w's), 4H zeros for a missing b; and where nothing is saved, N T (I + 6H) + N H numbers for inputs, gates and states.
+    w's; where T is 1, that of the products x W and h U, and 5 N H numbers), 4H zeros for a missing b; and where nothing
+    is saved, N T (I + 6H) + N H numbers for inputs, gates and states.
     On a GPU u once more and the state twice, H rounded up to 4 (stepwise: 5 N H numbers), zeros for a missing h0 or c0;
     and where nothing is saved, 5 N T H + N H numbers.
 
@@ -93,7 +94,8 @@ def lstm_backward(dy, saved, needs=None, *, dh=None, dc=None):
     Those of dy, dh and dc that are None count as zero; one must be given. A gradient is None where `needs`, six bools,
     says so, and for b, h0, c0 where that input was None.
 
-    Workspace: 4 N T H numbers for dz, 4H for each of at most 16 chunks of rows, dh and dc once more, Uᵀ in panels, and
+    Workspace: 4 N T H numbers for dz, 4H for each of at most 16 chunks of rows, dh and dc once more, Uᵀ in panels
+    (where T is 1, the workspace of the product dz Uᵀ), and
     that of the products dz Wᵀ for dx and [x h]ᵀ dz for dw and du (see matmul), the larger; where dw or du alone is
     wanted, the other one too.
     Of the variant steps: all gradients, those that are not wanted too, dy where that is None, and 4H numbers. On a GPU

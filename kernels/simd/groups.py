@@ -66,33 +66,54 @@ def tile_groups(typingctx, tile, width, x, x0, stride, w, w0):
 
 
 @intrinsic(prefer_literal=True)
-def tile_groups_inside(typingctx, tile, width, x, x0, stride, w, w0, col, step, end, count):
+def tile_groups_inside(typingctx, tile, width, x, x0, stride, w, w0, col, step, end, count, zeros):
     """`tile_groups` where row i is column col + i * step of an image, with zeros outside [0, end) and after `count`
-    numbers."""
+    numbers.
+
+    Where all columns of vectors exist, what is outside is read from `zeros`, an array of their length: masks for each
+    vector took twice as long.
+    """
     width_of_group = width.literal_value
 
     def codegen(context, builder, sig, args):
-        stack, _, x_value, x0, stride, w_value, w0, col, step, end, count = args
+        stack, _, x_value, x0, stride, w_value, w0, col, step, end, count, none = args
         vec = context.get_value_type(tile.vec)
-        origin, none = emit.address(context, builder, w, w_value, w0), ir.Constant(emit.I64, 0)
-        for i in range(tile.rows):
+        origin = emit.address(context, builder, w, w_value, w0)
+        nothing = emit.address(context, builder, zeros, none, ir.Constant(emit.I64, 0))
+
+        def add_row(i, whole):
             row = ir.Constant(emit.I64, i)
-            index = builder.add(x0, builder.mul(stride, row))
             column = builder.add(col, builder.mul(step, row))
             inside = builder.icmp_unsigned("<", column, end)  # a negative one is very large then
+            pointer = emit.address(context, builder, x, x_value, builder.add(x0, builder.mul(stride, row)))
+            if whole:
+                pointer = builder.select(inside, pointer, nothing)
             for j in range(tile.columns):
                 first = ir.Constant(emit.I64, j * vec.count)
-                there = builder.select(inside, builder.sub(count, first), none)
-                pointer = emit.address(context, builder, x, x_value, builder.add(index, first))
-                loaded, slot = emit.load_part(builder, pointer, vec, there), _slot(builder, stack, i * tile.columns + j)
+                place = builder.gep(pointer, [first])
+                if whole:
+                    loaded = emit.load(builder, place, vec)
+                else:
+                    there = builder.select(inside, builder.sub(count, first), ir.Constant(emit.I64, 0))
+                    loaded = emit.load_part(builder, place, vec, there)
+                slot = _slot(builder, stack, i * tile.columns + j)
                 for k, spread in enumerate(_spread_loaded(builder, loaded, width_of_group)):
                     place = ir.Constant(emit.I64, (k * tile.columns + j) * vec.count)
                     factor = emit.load(builder, builder.gep(origin, [place], inbounds=True), vec)
                     builder.store(emit.fma(builder, spread, factor, builder.load(slot)), slot)
+
+        is_whole = builder.icmp_signed(">=", count, ir.Constant(emit.I64, tile.columns * vec.count))
+        with builder.if_else(is_whole) as (whole, part):
+            with whole:
+                for i in range(tile.rows):
+                    add_row(i, True)
+            with part:
+                for i in range(tile.rows):
+                    add_row(i, False)
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(tile, width, x, i, i, w, i, i, i, i, i), codegen
+    return types.void(tile, width, x, i, i, w, i, i, i, i, i, zeros), codegen
 
 
 @intrinsic(prefer_literal=True)

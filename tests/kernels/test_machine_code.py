@@ -37,6 +37,7 @@ kernels.matmul(ones(300, 1100), ones(1100, 10))
 window = {"padding": "same", "variant": "threaded"}
 for high, channels in ((2, 1), (3, 1), (3, 3), (3, 48)):
     train("conv2d", ones(4, 12, 12, channels), ones(high, 3, channels, 64), ones(64), activation="tanh", **window)
+kernels.conv2d(ones(4, 12, 12, 48), ones(3, 3, 48, 4), **window)
 train("conv2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), variant="winograd")
 for variant in ("direct", "winograd"):
     train("conv2d_max_pool2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), activation="relu", variant=variant)
@@ -98,8 +99,8 @@ TILES = [
     ("multiply_part", "tall", 2),
     ("multiply_part", "short", 2),
     ("multiply_turned", "tall", 2),
-    ("multiply_dots", 3 * 4, 1),
-    ("multiply_dots", 6 * 1, 1),
+    ("multiply_dots", 4, 3),
+    ("multiply_dots", 6, 1),
     ("multiply_stack", "tall", 2),
     ("multiply_stack", "short", 2),
     ("small_dense", "tall", 2),
@@ -112,7 +113,7 @@ TILES = [
     ("correlate-{tall}-2-True", "tall", 2),
     ("correlate-{tall}-2-False", "tall", 2),
     ("correlate-{low}-2-False", "low", 2),
-    ("scatter_image", "tall", 2),
+    ("scatter_band", "tall", 2),
     ("multiply_tiles-False", "tall", 2),
     ("multiply_tiles-True", "tall", 2),
     ("multiply_windows-2", "tall", 2),

@@ -18,36 +18,54 @@ from ...recording import on_host
 from ...simd import at, lanes, stack_array, vfill, viewed, vload_part, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
-from .tables import window_offsets
+from .tables import window_offsets, window_rows
 
 WIDTH_BYTES = simd.TILE_COLUMNS * simd.VECTOR_BYTES
+# Bytes of a pixel's channels, at most.
+FEW_BYTES = 16
 # Filters whose panel fits on a thread's stack, with any dtype.
 MOST_FILTERS = 512
 PANEL_BYTES = MOST_FILTERS * WIDTH_BYTES
 PARTS_BYTES = ROWS * WIDTH_BYTES
+# Chunks to aim for where there are few images, so that any number of threads gets about the same.
+CHUNKS = 16
 
 
 @jit(inner=True)
-def scatter_image(image, dz, w, taps, dx, out_height, out_width, filters, channels, row_step, step, size, none):
-    """One chunk: dx of one image. Tap t, channel c (t and c as one index) is added at taps[t], `step` numbers apart."""
+def scatter_band(
+    chunk, dz, w, taps, down, dx, bands, height, out_height, out_width, filters, stride, line, step, none
+):  # fmt: skip
+    """One chunk: one of the bands of rows of dx of one image, from all rows of dz whose windows reach into it.
+
+    Tap t, channel c (t and c as one index) is added down[t] rows below and taps[t] numbers behind its window's corner;
+    `line` is a row of dx, `step` from one window to the next.
+    """
     width = simd.TILE_COLUMNS * lanes(dz)
     panel = viewed(stack_array(np.uint8, PANEL_BYTES), dz)
     parts = viewed(stack_array(np.uint8, PARTS_BYTES), dz)
-    for i in range(image * size, (image + 1) * size, lanes(dx)):
-        vstore_part(dx, i, vfill(dx, 0.0), (image + 1) * size - i)
-    for oh in range(out_height):
+    image, band = chunk // bands, chunk % bands
+    first_row, end_row = band * height // bands, (band + 1) * height // bands
+    begin, end = (image * height + first_row) * line, (image * height + end_row) * line
+    for i in range(begin, end, lanes(dx)):
+        vstore_part(dx, i, vfill(dx, 0.0), end - i)
+    reach = at(down, taps.size - 1)
+    for oh in range(max(0, (first_row - reach + stride - 1) // stride), min(out_height, (end_row - 1) // stride + 1)):
         for ow in range(0, out_width, width):
-            valid = min(width, out_width - ow)
+            valid, row = min(width, out_width - ow), oh * stride
             start = ((image * out_height + oh) * out_width + ow) * filters
             pack_panel(dz, start, filters, 1, valid, filters, width, panel, 0)
             for first in range(0, taps.size, ROWS):
+                last = min(taps.size, first + ROWS)
+                if row + at(down, last - 1) < first_row or row + at(down, first) >= end_row:
+                    continue
                 tall_tile(
                     w, first * filters, filters, 1, panel, 0, width, filters,
                     parts, 0, width, ROWS, valid, False, none, 0, NONE,
                 )  # fmt: skip
-                corner = image * size + oh * row_step + ow * step
-                for t in range(first, min(taps.size, first + ROWS)):
-                    add_row(parts, (t - first) * width, dx, corner + at(taps, t), valid, step)
+                corner = (image * height + row) * line + ow * step
+                for t in range(first, last):
+                    if first_row <= row + at(down, t) < end_row:
+                        add_row(parts, (t - first) * width, dx, corner + at(taps, t), valid, step)
 
 
 @jit(inner=True)
@@ -62,12 +80,12 @@ def add_row(parts, p0, dx, x0, count, step):
             dx[x0 + i * step] += at(parts, p0 + i)
 
 
-_scatter_images = threaded(scatter_image)
+_scatter_bands = threaded(scatter_band)
 
 
 def suits(g, itemsize):
-    """Whether the channels fill a quarter of a vector at most, and the panel fits."""
-    return 4 * g.C * itemsize <= simd.VECTOR_BYTES and g.groups == 1 and g.F <= MOST_FILTERS
+    """Whether the channels are few, and half of a vector at most, and the panel fits."""
+    return g.C * itemsize <= min(FEW_BYTES, simd.VECTOR_BYTES // 2) and g.groups == 1 and g.F <= MOST_FILTERS
 
 
 def data_gradient(dz, w, dx, g):
@@ -80,9 +98,13 @@ def data_gradient(dz, w, dx, g):
     whole = scratch("convolution.few.w", -(-len(rows) // ROWS) * ROWS * g.F, w.dtype)
     on_host(np.copyto, whole[: rows.size], rows.reshape(-1))
     on_host(whole[rows.size :].fill, 0)
-    _scatter_images(
-        g.N, 2 * rows.size * g.N * g.OH * g.OW, dz.reshape(-1), whole, window_offsets(g), padded.reshape(-1),
-        g.OH, g.OW, g.F, g.C, g.strides[0] * width * g.C, g.strides[1] * g.C, height * width * g.C, NO_BIAS[dz.dtype],
+    down = window_rows(g)
+    # Rows of dz whose windows reach over a border are multiplied for both bands.
+    bands = max(1, min(-(-CHUNKS // g.N), height // (4 * (int(down[-1]) + 1))))
+    _scatter_bands(
+        g.N * bands, 2 * rows.size * g.N * g.OH * g.OW,
+        dz.reshape(-1), whole, window_offsets(g), down, padded.reshape(-1), bands, height, g.OH, g.OW, g.F,
+        g.strides[0], width * g.C, g.strides[1] * g.C, NO_BIAS[dz.dtype],
     )  # fmt: skip
     if has_zeros:
         inside = padded.reshape(g.N, height, width, g.C)[:, top : top + g.H, left : left + g.W]

@@ -14,6 +14,7 @@ import numpy as np
 from ...gemm.cpu import RELU, activate
 from ...jit import jit
 from ...simd import (
+    VECTOR_BYTES,
     at,
     expect,
     lanes,
@@ -24,6 +25,7 @@ from ...simd import (
     tile_relu,
     tile_store,
     tile_zeros,
+    vfill,
     viewed,
     vload_part,
     vstore,
@@ -31,6 +33,7 @@ from ...simd import (
 from ...threads import threaded
 from .boxes import PIXELS, VECTORS, WEIGHTS, block_of, taps_of
 
+BLOCK_BYTES = VECTORS * VECTOR_BYTES
 # Bytes of a pixel's channels in a part, at most: with those of some rows and the weights they stay in the first cache.
 PART = 512
 # Chunks to aim for, so that any number of threads gets about the same.
@@ -54,6 +57,7 @@ class Rows(NamedTuple):
     down: np.ndarray  # for each of them: how far it is from the first input of a row,
     along: np.ndarray  # a column,
     offsets: np.ndarray  # and in numbers
+    gradient: bool  # of dx: taps above and below the image are left out; in y, zeros times NaN are NaN
 
 
 # Of a phase: rest, rest, its first tap and their end, least and largest `down`, `along`, the largest offset.
@@ -82,8 +86,11 @@ def convolution_of_rows(width):
         """One chunk: a share of the rows, for one part of the channels."""
         share, c0 = chunk % plan.shares, chunk // plan.shares * plan.part
         weights = viewed(stack_array(np.uint8, WEIGHTS), y)
+        zeros = viewed(stack_array(np.uint8, BLOCK_BYTES), y)
         block, channels, phases, offsets = VECTORS * lanes(y), plan.channels, plan.phases, plan.offsets
         c1, depth = min(c0 + plan.part, channels), plan.taps.size * width * block
+        for i in range(0, block, lanes(y)):
+            vstore(zeros, i, vfill(y, 0.0))
         pack_weights(w, plan.taps, width, c0, c1, channels, weights)
         (height, wide), (down, along), down_taps, along_taps = plan.inputs, plan.step, plan.down, plan.along
         pixel, stretch, reach = along * channels, plan.stretch[1] * channels, (PIXELS - 1) * along
@@ -95,6 +102,12 @@ def convolution_of_rows(width):
                     continue
                 first, end = at(phases, p + 2), at(phases, p + 3)
                 high = row + at(phases, p + 4) >= 0 and row + at(phases, p + 5) < height
+                if plan.gradient and not high:
+                    while first < end and not 0 <= row + at(down_taps, first) < height:
+                        first += 1
+                    while first < end and not 0 <= row + at(down_taps, end - 1) < height:
+                        end -= 1
+                    high = True
                 start = ((image * plan.outputs[0] + oh) * plan.outputs[1] + rest) * channels
                 cols = (plan.outputs[1] - rest + plan.stretch[1] - 1) // plan.stretch[1]
                 for tile in range(0, cols, PIXELS):
@@ -115,13 +128,12 @@ def convolution_of_rows(width):
                                 tile_groups(acc, width, x, corner + c + at(offsets, t), pixel, weights, tap)
                                 tap += width * block
                         else:
+                            count = block if c <= room else channels - c
                             for t in range(first, end):
-                                w0, count = col + at(along_taps, t), channels - c
-                                if not 0 <= row + at(down_taps, t) < height:
-                                    count = 0
+                                there = wide if 0 <= row + at(down_taps, t) < height else 0
                                 tile_groups_inside(
                                     acc, width, x, corner + c + at(offsets, t), pixel, weights, tap,
-                                    w0, along, wide, count,
+                                    col + at(along_taps, t), along, there, count, zeros,
                                 )  # fmt: skip
                                 tap += width * block
                         if down == along == 1:  # what is new in the next row of tiles
@@ -149,7 +161,7 @@ def forward_rows(g, itemsize):
         [(0, [(tap, tap * step - before) for tap in range(window)])]
         for window, step, (before, _) in zip((g.KH, g.KW), g.dilation, g.padding)
     ]
-    return _rows(g, itemsize, (g.H, g.W), (g.OH, g.OW), g.OH, g.strides, (1, 1), axes)
+    return _rows(g, itemsize, (g.H, g.W), (g.OH, g.OW), g.OH, g.strides, (1, 1), axes, False)
 
 
 @functools.lru_cache(maxsize=128)
@@ -158,10 +170,10 @@ def data_rows(g, itemsize):
         [(rest, taps_of(rest, *sizes)) for rest in range(sizes[1])]
         for sizes in zip((g.KH, g.KW), g.strides, g.dilation, g.padding)
     ]
-    return _rows(g, itemsize, (g.OH, g.OW), (g.H, g.W), -(-g.H // g.strides[0]), (1, 1), g.strides, axes)
+    return _rows(g, itemsize, (g.OH, g.OW), (g.H, g.W), -(-g.H // g.strides[0]), (1, 1), g.strides, axes, True)
 
 
-def _rows(g, itemsize, inputs, outputs, rows, step, stretch, axes):
+def _rows(g, itemsize, inputs, outputs, rows, step, stretch, axes, gradient):
     """axes : for both, the phases: (rest, [(tap, how far it is from the first input)])."""
     phases, taps = [], []
     for rest_h, high in axes[0]:
@@ -178,5 +190,5 @@ def _rows(g, itemsize, inputs, outputs, rows, step, stretch, axes):
     lines = g.N * rows
     return Rows(
         inputs, outputs, g.C, part * block, min(lines, -(-CHUNKS // parts)), lines, rows, step, stretch,
-        np.array(phases, np.int64), *np.array(taps, np.int64).reshape(-1, 4).T.copy(),
+        np.array(phases, np.int64), *np.array(taps, np.int64).reshape(-1, 4).T.copy(), gradient,
     )  # fmt: skip

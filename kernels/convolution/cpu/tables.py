@@ -317,6 +317,12 @@ def window_offsets(g):
 
 
 @lru_cache(maxsize=128)
+def window_rows(g):
+    """In which row of the padded input each of them lies, from its window's first on."""
+    return np.repeat(np.arange(g.KH) * g.dilation[0], g.KW * (g.C // g.groups)).astype(np.int64)
+
+
+@lru_cache(maxsize=128)
 def correlations(g, itemsize):
     """(vectors a tile, Correlation) for each width of tile that dw needs."""
     x, y = _padded_input(g), Side(g.OH, g.OW, g.F)

@@ -26,7 +26,7 @@ CHUNKS = 32
 
 
 def _tile(rows, columns):
-    """`rows` of many times `columns` of few: about as many sums as hide the latency of one multiply-add."""
+    """`rows` of many times `columns` of few: 12 sums, of 16 registers, or as many as one row of few allows."""
 
     @jit(inner=True, name=f"{__name__}.tile-{rows}-{columns}")
     def tile(many, i0, many_row, left, few, j0, few_row, depth, c, c0, down, across):
@@ -41,7 +41,7 @@ def _tile(rows, columns):
     return tile
 
 
-_one, _two, _three, _four = _tile(6, 1), _tile(4, 2), _tile(3, 3), _tile(3, 4)
+_one, _two, _three = _tile(6, 1), _tile(6, 2), _tile(4, 3)
 
 
 @jit(inline=True)
@@ -56,18 +56,13 @@ def dots(many, many_row, few, few_row, depth, c, down, across, first, end, count
                     c0 = i * down + j * across
                     _one(many, i * many_row, many_row, last - i, few, j0, few_row, depth, c, c0, down, across)
                 j += 1
-            elif rest == 2:
-                for i in range(block, last, 4):
+            elif rest == 2 or rest == 4:
+                for i in range(block, last, 6):
                     c0 = i * down + j * across
                     _two(many, i * many_row, many_row, last - i, few, j0, few_row, depth, c, c0, down, across)
                 j += 2
-            elif rest == 4 or rest > 6:
-                for i in range(block, last, 3):
-                    c0 = i * down + j * across
-                    _four(many, i * many_row, many_row, last - i, few, j0, few_row, depth, c, c0, down, across)
-                j += 4
             else:
-                for i in range(block, last, 3):
+                for i in range(block, last, 4):
                     c0 = i * down + j * across
                     _three(many, i * many_row, many_row, last - i, few, j0, few_row, depth, c, c0, down, across)
                 j += 3

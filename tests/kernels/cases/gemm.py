@@ -73,7 +73,7 @@ CASES = [
     # Large enough that only B is packed, or that B's rows pass by eight rows of C.
     product("many-rows", (641, 501), (501, 467), 641),
     product("many-rows-transposed-b", (861, 401), (407, 401), 861, transpose_b=True),
-    # Few columns, in tiles of 6 x 1 and 3 x 4 and 3 x 3, or few rows: both operands along K, or C transposed.
+    # Few columns, in tiles of 6 x 1, 6 x 2 and 4 x 3, or few rows: both operands along K, or C transposed.
     product("one-column", (25, 70), (70, 1), 70),
     product("one-column-transposed-a", (70, 25), (70, 1), 70, transpose_a=True),
     product("seven-columns", (25, 1030), (1030, 7), 1030),

@@ -37,12 +37,19 @@ def workspace(variant, x, w, u, b, h, c):
     backward = w.size + u.size + 2 * state
     if variant == "steps":
         return itemsize * forward, itemsize * (backward + x.size + 2 * columns + (state if x.ndim == 2 else 0))
-    forward += rounded(columns, width) * (size + hidden)
-    backward += rows * columns + 16 * columns + columns * rounded(hidden, width)
+    backward += rows * columns + 16 * columns
     products = (rows, size, columns), (size + hidden, columns, rows)
-    return itemsize * forward, itemsize * backward + max(
-        workspaces.product("threaded", *shape, itemsize) for shape in products
-    )
+    if rows == x.shape[0]:  # one step
+        forward = itemsize * (forward + 5 * state) + largest(((rows, columns, size), (rows, columns, hidden)), itemsize)
+        return forward, itemsize * backward + largest((*products, (rows, hidden, columns)), itemsize)
+    side = width * {1: 4, 2: 2}.get(x.shape[0], 1)
+    forward += rounded(columns, width) * size + rounded(columns, side) * hidden
+    backward += columns * rounded(hidden, side)
+    return itemsize * forward, itemsize * backward + largest(products, itemsize)
+
+
+def largest(products, itemsize):
+    return max(workspaces.product("threaded", *shape, itemsize) for shape in products)
 
 
 def sequence(n, steps, inputs, hidden, bias=True, state="hc"):
