@@ -43,8 +43,14 @@ def options(case, variant):
     return case.options if variant is None else {**case.options, "variant": variant}
 
 
+def together(case, dtype):
+    """Where tests run side by side, those that need the same kernels run in one process: another one would wait until
+    they are compiled."""
+    return pytest.mark.xdist_group(f"{getattr(kernels, case.op).__module__}-{dtype}")
+
+
 POINTS = [
-    pytest.param(case, variant, dtype, id=f"{case}-{variant}-{dtype}")
+    pytest.param(case, variant, dtype, id=f"{case}-{variant}-{dtype}", marks=together(case, dtype))
     for case in CASES
     for variant in variants_of(case)
     for dtype in DTYPES

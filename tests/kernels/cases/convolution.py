@@ -196,6 +196,9 @@ CASES = [
     conv("sigmoid", (2, 6, 6, 3), (3, 3, 3, 4), activation="sigmoid"),
     conv("tanh-no-bias", (2, 6, 6, 3), (3, 3, 3, 4), bias=False, activation="tanh"),
     conv("sigmoid-over-blocks", (1, 33, 30, 3), (3, 3, 3, 35), activation="sigmoid", variants=FAST),
+    # A dx of few channels in two bands of rows, whose border windows reach over.
+    conv("bands", (2, 33, 19, 3), (3, 3, 3, 5), padding="same", strides=(1, 2), variants=FAST),
+    conv("bands-dilated", (1, 41, 12, 2), (3, 2, 2, 7), dilation=(2, 3), strides=(2, 1), variants=FAST),
     # The first two layers of a digit classifier, and a panel that needs several shares.
     conv("digits", (8, 28, 28, 1), (3, 3, 1, 32), activation="relu", variants=FAST),
     conv("digits-second", (4, 13, 13, 32), (3, 3, 32, 64), activation="relu", variants=FAST),
