@@ -188,7 +188,9 @@ def test_an_output_that_is_an_operand_is_refused_on_the_short_way_too():
 
 @pytest.mark.parametrize("turned", ["nn", "tn", "nt", "tt"])
 @pytest.mark.parametrize(
-    "m, n, k, batch", [(5, 3, 7, (4,)), (20, 33, 300, (3,)), (130, 40, 9, (2, 2)), (2, 600, 5, (2,))]
+    "m, n, k, batch",
+    [(5, 3, 7, (4,)), (20, 33, 300, (3,)), (130, 40, 9, (2, 2)), (2, 600, 5, (2,))]
+    + [(1, 70, 100, (5, 3)), (70, 1, 100, (5, 3)), (3, 70, 100, (4,)), (70, 4, 101, (4,)), (31, 9, 511, (2,))],
 )
 def test_stacks_are_products_matrix_by_matrix(m, n, k, batch, turned):
     rng = np.random.default_rng(k)

@@ -12,7 +12,9 @@ from ...jit import jit
 from ...simd import at, lanes, stack_array, viewed
 from ...threads import threaded
 from ...workspace import scratch
+from .dots import dots, small_dots
 from .epilogue import NO_BIAS, add_parts
+from .rows import multiply_rows
 from .tile import (
     CODES,
     COLUMNS,
@@ -26,7 +28,7 @@ from .tile import (
     single_tile,
     tall_tile,
 )
-from .ways import PART_BYTES, TALL
+from .ways import PART_BYTES, TALL, is_thin
 
 # Columns of C in a chunk where there are few rows: long enough pieces of B's rows for memory to be read in a stream.
 WIDE = 8
@@ -146,7 +148,21 @@ def multiply_stack(
     )  # fmt: skip
 
 
-_multiply_stack = threaded(multiply_stack)
+@jit(inner=True)
+def multiply_thin_stack(matrix, a, a_starts, a_row, a_col, b, b_starts, b_row, b_col, depth, c, m, n, by_rows, none):
+    """One chunk: one matrix of the stack, of few columns (`by_rows`) or rows, as dots.py and rows.py compute it."""
+    x, y, z = a[at(a_starts, matrix) :], b[at(b_starts, matrix) :], c[matrix * m * n :]
+    if by_rows and b_col == 1:
+        small_dots(x, y, z, m, n, depth)
+    elif by_rows:
+        dots(x, a_row, y, b_col, depth, z, n, 1, 0, m, n)
+    elif b_col == 1:
+        multiply_rows(0, x, a_row, a_col, y, b_row, depth, z, m, n, n, 1, none, NONE)
+    else:
+        dots(y, b_col, x, a_row, depth, z, 1, n, 0, n, m)
+
+
+_multiply_stack, _multiply_thin_stack = threaded(multiply_stack), threaded(multiply_thin_stack)
 
 
 class Cut(NamedTuple):
@@ -230,11 +246,15 @@ def gemm_stack(a, b, c):
         return False
     batch = tuple(batch)
     rows = m if prod(batch) >= MANY_MATRICES and m * k * c.itemsize <= GROUP_BYTES else min(m, TALL)
-    chunks = -(-m // rows)
+    chunks, none = -(-m // rows), NO_BIAS[c.dtype]
     (x, a_row, a_col), (y, b_row, b_col) = _operand(a), _operand(b)
-    _multiply_stack(
-        prod(batch) * chunks, 2 * c.size * k,
-        x, _starts(a.shape[:-2], batch, m * k), a_row, a_col, y, _starts(b.shape[:-2], batch, k * n), b_row, b_col, k,
-        c.reshape(-1), m, n, rows, chunks, NO_BIAS[c.dtype],
+    operands = (
+        x, _starts(a.shape[:-2], batch, m * k), a_row, a_col, y, _starts(b.shape[:-2], batch, k * n), b_row, b_col,
     )  # fmt: skip
+    by_rows = a_col == 1 and is_thin(n, k, c.itemsize)
+    has_few_rows = m < ROWS if b_col == 1 else a_col == 1 and is_thin(m, k, c.itemsize)
+    if by_rows or has_few_rows:
+        _multiply_thin_stack(prod(batch), 2 * c.size * k, *operands, k, c.reshape(-1), m, n, by_rows, none)
+    else:
+        _multiply_stack(prod(batch) * chunks, 2 * c.size * k, *operands, k, c.reshape(-1), m, n, rows, chunks, none)
     return True
