@@ -65,6 +65,7 @@ CASES = [
     *_cases(1, 229, 3, 64, 7, strides=2),
     *_cases(8, 60, 32, 32, 3, dilation=2),
     *_cases(8, 58, 64, 64, 3, groups=64),
+    *_cases(8, 56, 64, 64, 3, padding=(1, 1), groups=64),
     _pooled_case(32, 28, 1, 32, "valid", quick=True),
     _pooled_case(32, 13, 32, 64, "valid"),
     _pooled_case(1, 224, 64, 64, "same"),

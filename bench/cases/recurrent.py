@@ -27,6 +27,7 @@ def _cases(n, steps, inputs, hidden, quick=False):
 CASES = [
     *_cases(32, 50, 100, 64, quick=True),
     *_cases(1, 50, 64, 64),
+    *_cases(1, 50, 256, 256),
     *_cases(128, 50, 100, 64),
     *_cases(32, 50, 256, 256),
     *_cases(32, 50, 512, 1024),
