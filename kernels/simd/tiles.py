@@ -293,7 +293,7 @@ def _store_rows(context, builder, sig, args, index_of):
         with part:
             for i in range(tile.rows):
                 with builder.if_then(builder.icmp_signed("<", ir.Constant(emit.I64, i), rows)):
-                    store_row(i, lambda vector, place, left: emit.store_part(builder, vector, place, left))
+                    store_row(i, lambda vector, place, left: emit.store_part(builder, vector, place, left, True))
     return context.get_dummy_value()
 
 
@@ -409,7 +409,7 @@ def transpose_block(typingctx, source, s0, stride, rows, target, t0, step, count
                     emit.store(builder, vectors[k], place(k))
             with part:
                 for k in range(vec.lanes):
-                    emit.store_part(builder, vectors[k], place(k), count)
+                    emit.store_part(builder, vectors[k], place(k), count, in_pieces=True)
         return context.get_dummy_value()
 
     i = types.intp
