@@ -96,7 +96,7 @@ def multiply_direct(
     With several parts, a chunk sums one part of K, and C has a copy for each. Where the numbers of B's columns would
     drive each other out of the cache, the first tile that reads them packs them, a panel at a time on the stack. Where
     the rows of B are not contiguous, or a panel's columns do not all exist, they are packed before: masked loads of
-    B's last columns in every tile took 2.3 times as long as whole vectors.
+    B's last columns in every tile took twice as long (on a Zen 1).
     """
     width = COLUMNS * lanes(c)
     groups = (n + columns - 1) // columns

@@ -16,7 +16,7 @@ HEIGHTS = (8,) if simd.TILE_ROWS > 8 else (simd.TILE_ROWS, 4)
 COLUMNS = simd.TILE_COLUMNS
 # The tile for many rows; and those for few, (height, columns): never fewer than 8 sums, which is what two units need
 # that take four cycles for each. Those read several panels side by side: of four streams, memory sends 1.25 times as
-# much as of one.
+# much as of one (on a Zen 1).
 TALL = HEIGHTS[0], COLUMNS
 LOW = (1, 8), (2, 4), (4, 2)
 
