@@ -28,9 +28,9 @@ PART_BYTES = 2048
 # Multiply-adds up to which one thread is used anyway: once.py has a shorter way, which saves half of 64 x 64 x 64.
 AT_ONCE = THREADS_PAY // 2
 # dots, columns: up to so many columns (or rows); up to so many where a row has fewer bytes than PART_BYTES, but so many
-# at least; one column with any. (On one thread of a Zen 1, M x K x N: 1000 x 1000 x 12 took 870 us, "direct" 960, and 16
-# rows times a transposed B as long as "turned"; 1000 x 64 x 4 took 34, "direct" 67; with 8 columns 60 and 67; 1000 x 16
-# x 1 took 12 and 24.)
+# at least; one column with any. (On one thread of a Zen 1, M x K x N: 1000 x 1000 x 12 took 870 us, "direct" 960, and
+# 16 rows times a transposed B as long as "turned"; 1000 x 64 x 4 took 34, "direct" 67; with 8 columns 60 and 67;
+# 1000 x 16 x 1 took 12 and 24.)
 THIN, THINNER, THINNER_BYTES = 12, 4, 8 * simd.VECTOR_BYTES
 # rows: up to so many where the product is not small; fewer than a tile's in any case.
 FEW = 8
