@@ -4,6 +4,7 @@
     fused   each thread takes a few rows through all steps: one matrix product for all their inputs, then step by
             step a small product for the state, and the gates in vectors                                        fused.py
             and where U is larger than a second-level cache, each thread takes a few units of all rows          wide.py
+            a single step is two products with weights that are not packed                                      once.py
 
 A variant is a pair of launchers:
 

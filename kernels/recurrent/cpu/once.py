@@ -51,16 +51,6 @@ def forward(x, w, u, bias, inputs, gates, cells, y):
 
 def backward(u, gates, cells, dy, dh, dc, dz, sums):
     hidden, columns = u.shape
-    _backward_once.in_turn(
-        1,
-        gates.reshape(-1),
-        cells.reshape(-1),
-        dy,
-        dh.reshape(-1),
-        dc.reshape(-1),
-        dz,
-        sums.reshape(-1),
-        len(dh),
-        hidden,
-    )
+    state = dh.reshape(-1), dc.reshape(-1)
+    _backward_once.in_turn(1, gates.reshape(-1), cells.reshape(-1), dy, *state, dz, sums.reshape(-1), len(dh), hidden)
     gemm_threaded(dz.reshape(-1, columns), u.T, dh)
