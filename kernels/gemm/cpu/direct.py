@@ -104,33 +104,33 @@ def multiply_direct(
     i_first, j_first = chunk // groups * rows, chunk % groups * columns
     i_end, j_end = min(m, i_first + rows), min(n, j_first + columns)
     k_first, k_end, c0 = part * depth // parts, (part + 1) * depth // parts, c0 + part * m * n
-    steep = b_col != 1 or (rows >= WORTH and not stays(b, k_end - k_first, b_row))
-    panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
-    for j in range(j_first, j_end, width):
-        valid = min(width, j_end - j)
-        if not steep and (valid == width or rows < WORTH):
-            column_of_tiles(
-                a, a0 + k_first * a_col, a_row, a_col, b, b0 + k_first * b_row + j, b_row, k_end - k_first,
-                c, c0 + j, n, i_first, i_end, valid, False, bias, j, activation,
-            )  # fmt: skip
-            continue
-        blocks = max(1, (k_end - k_first + STEEP - 1) // STEEP)
-        for block in range(blocks):
-            k = k_first + block * (k_end - k_first) // blocks
-            steps = k_first + (block + 1) * (k_end - k_first) // blocks - k
-            code, start, i = activation if block == blocks - 1 else NONE, b0 + k * b_row + j * b_col, i_first
-            if b_col == 1 and valid == width and i_end - i_first >= ROWS:
-                packing_tile(
-                    a, a0 + i * a_row + k * a_col, a_row, a_col, b, start, b_row, steps,
-                    c, c0 + i * n + j, n, block > 0, bias, j, code, panel, 0,
+    ragged = (j_end - j_first) % width != 0
+    if b_col != 1 or (rows >= WORTH and (ragged or not stays(b, k_end - k_first, b_row))):
+        panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
+        for j in range(j_first, j_end, width):
+            valid, blocks = min(width, j_end - j), max(1, (k_end - k_first + STEEP - 1) // STEEP)
+            for block in range(blocks):
+                k = k_first + block * (k_end - k_first) // blocks
+                steps = k_first + (block + 1) * (k_end - k_first) // blocks - k
+                code, start, i = activation if block == blocks - 1 else NONE, b0 + k * b_row + j * b_col, i_first
+                if b_col == 1 and valid == width and i_end - i_first >= ROWS:
+                    packing_tile(
+                        a, a0 + i * a_row + k * a_col, a_row, a_col, b, start, b_row, steps,
+                        c, c0 + i * n + j, n, block > 0, bias, j, code, panel, 0,
+                    )  # fmt: skip
+                    i += ROWS
+                else:
+                    pack_panel(b, start, b_col, b_row, valid, steps, width, panel, 0)
+                column_of_tiles(
+                    a, a0 + k * a_col, a_row, a_col, panel, 0, width, steps,
+                    c, c0 + j, n, i, i_end, valid, block > 0, bias, j, code,
                 )  # fmt: skip
-                i += ROWS
-            else:
-                pack_panel(b, start, b_col, b_row, valid, steps, width, panel, 0)
-            column_of_tiles(
-                a, a0 + k * a_col, a_row, a_col, panel, 0, width, steps,
-                c, c0 + j, n, i, i_end, valid, block > 0, bias, j, code,
-            )  # fmt: skip
+        return
+    for j in range(j_first, j_end, width):
+        column_of_tiles(
+            a, a0 + k_first * a_col, a_row, a_col, b, b0 + k_first * b_row + j, b_row, k_end - k_first,
+            c, c0 + j, n, i_first, i_end, min(width, j_end - j), False, bias, j, activation,
+        )  # fmt: skip
 
 
 _multiply_direct = threaded(multiply_direct)

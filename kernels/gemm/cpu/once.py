@@ -4,14 +4,14 @@ import numpy as np
 
 from ... import simd, threads
 from ...jit import jit
-from ...simd import viewed
+from ...simd import lanes, viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
-from .direct import direct_cut, multiply_direct
+from .direct import STEEP, column_of_tiles, direct_cut, multiply_direct
 from .dots import add_bias, small_dots
 from .epilogue import NO_BIAS, epilogue_backward
 from .rows import multiply_rows
-from .tile import CODES, NONE, ROWS, activate, pack_panel
+from .tile import CODES, COLUMNS, NONE, ROWS, activate, pack_panel
 from .ways import AT_ONCE, PART_BYTES, TALL, is_thin, way_of
 
 _is_thin = jit(inline=True)(is_thin)
@@ -31,7 +31,10 @@ def small(a, b, c, bias, activation):
     elif m < ROWS:
         multiply_rows(0, a, k, 1, b, n, k, c, m, n, n, 1, bias, activation)
     else:
-        multiply_direct(0, a, 0, k, 1, b, 0, n, 1, k, c, 0, m, n, m, n, 1, bias, activation)
+        width = COLUMNS * lanes(c)
+        for j in range(0, n, width):
+            valid = min(width, n - j)
+            column_of_tiles(a, 0, k, 1, b, j, n, k, c, j, n, 0, m, valid, False, bias, j, activation)
 
 
 @jit
@@ -82,8 +85,11 @@ def product_at_once(a, b, bias=None, activation=None, c=None):
         cut = _plain_cut(m, n, k, dtype.itemsize)
         if cut is None:
             return None
-    elif work == 0 or k * dtype.itemsize >= 2 * PART_BYTES:  # a sum in several parts
-        return None
+    else:
+        in_parts = k * dtype.itemsize >= 2 * PART_BYTES
+        in_blocks = k > STEEP and m >= ROWS and not is_thin(n, k, dtype.itemsize)
+        if work == 0 or in_parts or in_blocks:
+            return None
     if c is None:
         c = np.empty((m, n), dtype)
     elif not (_is_plain(c, (m, n), dtype) and c.flags.writeable and _apart(c, a, b, bias)):
