@@ -70,8 +70,8 @@ def tile_groups_inside(typingctx, tile, width, x, x0, stride, w, w0, col, step, 
     """`tile_groups` where row i is column col + i * step of an image, with zeros outside [0, end) and after `count`
     numbers.
 
-    Where all columns of vectors exist, what is outside is read from `zeros`, an array of their length: masks for each
-    vector took twice as long.
+    Where all columns of vectors exist, what is outside is read from `zeros`, an array of their length. (With masks for
+    each vector, 8 images of 58 x 58 x 64 with padding took 2.9 ms instead of 2.5 to 2.7, on one core of a Zen 1.)
     """
     width_of_group = width.literal_value
 
