@@ -66,6 +66,11 @@ def contiguous(x, dtype=None):
     return copy_of(x, dtype)
 
 
+def flat(x):
+    """x in C order and one dimension: a view of it where it is contiguous."""
+    return contiguous(x).reshape(-1)
+
+
 def copy_of(x, dtype=None):
     """A copy in C order, which a replay makes again."""
     copy = namespace(x).empty(x.shape, x.dtype if dtype is None else dtype)

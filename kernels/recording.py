@@ -12,7 +12,9 @@ launch: 1 microsecond, where the Python of a small network's training step takes
 chunks are. For launches on a GPU there is another kind, which the same functions speak to (graphs.py).
 
 What is computed between launches in NumPy is not seen, unless it is said: `on_host(function, *args)` calls a function
-now and at each replay. Code that must not be replayed at all says `refuse(reason)`. Whoever replays has to make sure
+now and at each replay. Code that must not be replayed at all says `refuse(reason)`. Numbers among the arguments stay
+what they were, but for those that a kernel takes from an array `changing(*numbers)`: `replay` can be given others.
+Whoever replays has to make sure
 that nothing else happened, for example by comparing (nn/steps.py).
 
 One thread at a time records, and a recording remembers the launches of that thread alone. Its scratch memory is its
@@ -69,6 +71,9 @@ class Recorder:
 
     # What the functions below tell it.
 
+    def changing(self, numbers):
+        return np.array(numbers)
+
     def beforehand(self, function, args):
         self.on_host(function, args)
 
@@ -90,13 +95,17 @@ class Recording(Recorder):
     def __init__(self):
         super().__init__()
         self._buffers = {}
+        self._changing = {}  # arrays, by the numbers in them when they were recorded
 
     def __exit__(self, *error):
         super().__exit__(*error)
         self._parts = [_together(part) if isinstance(part, list) else part for part in self._parts]
 
-    def replay(self):
-        """Do it all again."""
+    def replay(self, *numbers):
+        """Do it all again, with these in place of the changing numbers if there are any."""
+        if numbers:
+            for array in self._changing.values():
+                array[:] = numbers
         for part in self._parts:
             if callable(part):
                 part()
@@ -114,6 +123,9 @@ class Recording(Recorder):
 
     def captured(self, args):
         refuse("a kernel ran on a GPU")
+
+    def changing(self, numbers):
+        return self._changing.setdefault(numbers, super().changing(numbers))
 
     def scratch(self):
         return self._buffers if self.thread == threading.get_ident() else None
@@ -148,6 +160,11 @@ def beforehand(function, *args):
         threads.recorder.beforehand(function, args)
     else:
         function(*args)
+
+
+def changing(*numbers):
+    """An array of these floats for a kernel on the CPU. A recording has one for all launches with the same."""
+    return threads.recorder.changing(numbers) if is_recording() else np.array(numbers)
 
 
 def refuse(reason):

@@ -1,7 +1,7 @@
 """Metrics: running means over the batches of an epoch, with Keras's names.
 
 A metric keeps two numbers, a total and a count. `update` is called once a batch with plain arrays, so it does nothing
-but add to them; `result` divides.
+but add to them; `result` divides. Training calls `follow`, which may be recorded and played back.
 """
 
 import inspect
@@ -9,6 +9,8 @@ import inspect
 import numpy as np
 
 from .. import kernels
+from ..kernels.arrays import contiguous
+from ..kernels.recording import on_host
 from .devices import as_array, beside, to_host
 from .tensor import Tensor
 from .utils import did_you_mean
@@ -50,8 +52,21 @@ class Metric:
 
     def update(self, y_pred, y_true) -> None:
         """Add one batch of predictions and targets, both arrays."""
-        total, count = self.measure(y_pred, y_true)
-        self.total += total
+        self._add(*self.measure(y_pred, y_true))
+
+    def follow(self, y_pred, y_true) -> None:
+        """`update`, now and at each replay of what is being recorded."""
+        if self.is_launched(y_pred, y_true):
+            on_host(self._add, *self.measure(y_pred, y_true))
+        else:
+            on_host(self.update, y_pred, y_true)
+
+    def is_launched(self, y_pred, y_true) -> bool:
+        """Whether `measure` does nothing but launch kernels, one of which writes the total into an array."""
+        return False
+
+    def _add(self, total, count):
+        self.total += float(total)
         self.count += count
 
     def measure(self, y_pred, y_true) -> tuple[float, int]:
@@ -86,6 +101,9 @@ class CategoricalAccuracy(Metric):
     default_name = "categorical_accuracy"
     direction = "max"
 
+    def is_launched(self, y_pred, y_true):
+        return True
+
     def measure(self, y_pred, y_true):
         y_true = _in_dtype_of(y_pred, y_true)
         return kernels.count_correct(y_pred, y_true), y_pred.size // y_pred.shape[-1]
@@ -97,13 +115,16 @@ class SparseCategoricalAccuracy(Metric):
     default_name = "sparse_categorical_accuracy"
     direction = "max"
 
+    def is_launched(self, y_pred, y_true):
+        return True
+
     def measure(self, y_pred, y_true):
         rows = y_pred.shape[:-1]
         if y_true.shape not in (rows, (*rows, 1)):
             raise ValueError(f"{self.name}: predictions are {y_pred.shape} and labels {y_true.shape}: must be {rows}")
         y_true = y_true.reshape(rows)
         if y_true.dtype.kind == "f":
-            y_true = y_true.astype(np.int64)
+            y_true = contiguous(y_true, np.dtype(np.int64))
         return kernels.count_correct(y_pred, y_true), y_true.size
 
 
@@ -144,12 +165,18 @@ class AutoAccuracy(Metric):
         self._binary_loss = not names.isdisjoint(("binarycrossentropy", "bce"))
 
     def measure(self, y_pred, y_true):
-        shape, labels = y_pred.shape, y_true.shape
+        return self._meant(y_pred.shape, y_true.shape).measure(y_pred, y_true)
+
+    def is_launched(self, y_pred, y_true):
+        return self._meant(y_pred.shape, y_true.shape).is_launched(y_pred, y_true)
+
+    def _meant(self, shape, labels):
+        """The metric for predictions and targets of these shapes."""
         if self._binary_loss or len(shape) == 1 or shape[-1] == 1:
-            return self._binary.measure(y_pred, y_true)
+            return self._binary
         if len(labels) < len(shape) or labels[-1] == 1:
-            return self._sparse.measure(y_pred, y_true)
-        return self._categorical.measure(y_pred, y_true)
+            return self._sparse
+        return self._categorical
 
 
 class MeanSquaredError(Metric):
@@ -185,7 +212,7 @@ class MeanMetric(Metric):
 
 def _in_dtype_of(y_pred, y_true):
     """The targets in the dtype of the predictions: kernels take no mixtures."""
-    return y_true if y_true.dtype is y_pred.dtype else y_true.astype(y_pred.dtype, copy=False)
+    return contiguous(y_true, y_pred.dtype)
 
 
 def _in_shape_of(name, y_pred, y_true):

@@ -11,6 +11,8 @@ from numbers import Real
 import numpy as np
 
 from .. import kernels
+from ..kernels.optimizers import adam_numbers, rmsprop_numbers, sgd_numbers
+from ..kernels.recording import Recording
 from .devices import beside
 from .tensor import Tensor
 from .utils import did_you_mean
@@ -148,6 +150,20 @@ class Optimizer:
                 changed = True
         return changed
 
+    def record_step(self):
+        """`step`, as a recording for `replay_step`; None where a step is more than launches on the CPU."""
+        if self._clips or self.numbers is None or any(weight.grad is None for weight in self.parameters):
+            return None
+        self.iterations += 1
+        with Recording() as recording:
+            self._update_each(self._bound)
+        return recording
+
+    def replay_step(self, recording):
+        """The same on the gradients that now lie in the recorded ones' memory, with today's numbers."""
+        self.iterations += 1
+        recording.replay(*self.numbers())
+
     def zero_grad(self):
         """Forgets all gradients, so that the next `backward()` starts from nothing."""
         for parameter, _ in self._bound:
@@ -155,6 +171,13 @@ class Optimizer:
 
     def update(self, w, g, *state):
         raise NotImplementedError(f"{type(self).__name__}: define update(self, w, g, *state)")
+
+    # What the kernel of `update` computes with in a step, where it does nothing but call that.
+    numbers = None
+
+    def settings(self):
+        """All that a recorded step depends on beside the numbers: what was exchanged makes another step."""
+        return [value for name, value in vars(self).items() if name not in ("iterations", "_learning_rate")]
 
     def _clip(self):
         """Replaces gradients by shorter ones; they may be shared, so none is changed in place."""
@@ -281,6 +304,9 @@ class SGD(Optimizer):
             w, g, velocity, learning_rate=self._learning_rate, momentum=self.momentum, nesterov=self.nesterov
         )
 
+    def numbers(self):
+        return sgd_numbers(self._learning_rate, self.momentum)
+
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
 
@@ -308,6 +334,9 @@ class RMSprop(Optimizer):
             momentum=self.momentum,
             epsilon=self.epsilon,
         )
+
+    def numbers(self):
+        return rmsprop_numbers(self._learning_rate, self.rho, self.momentum, self.epsilon)
 
     def get_config(self):
         return {
@@ -344,6 +373,9 @@ class Adam(Optimizer):
             epsilon=self.epsilon,
         )
 
+    def numbers(self):
+        return adam_numbers(self.iterations, self._learning_rate, self.beta_1, self.beta_2, self.epsilon)
+
     def get_config(self):
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
@@ -368,6 +400,10 @@ class AdamW(Adam):
             epsilon=self.epsilon,
             weight_decay=self.weight_decay,
         )
+
+    def numbers(self):
+        rates = self._learning_rate, self.beta_1, self.beta_2, self.epsilon
+        return adam_numbers(self.iterations, *rates, self.weight_decay)
 
     def get_config(self):
         return {**super().get_config(), "weight_decay": self.weight_decay}

@@ -12,6 +12,9 @@ one step, such as a branch that another batch would take, is left eager from the
 or losses of the user's own. A model that was changed since the recording is recorded anew. `compile(run_eagerly=True)`
 switches all this off.
 
+The optimizer's step is a recording of its own, because the loss is looked at before it. It is made when a step is
+played back for the first time, from the same launches on each parameter alone; the rates of the day are handed to it.
+
 A recording keeps the memory of its step: activations, gradients and scratch. On a GPU, where not all can be captured
 and the memory may not suffice, a step whose recording fails is computed again, eagerly, and from then on so are all of
 its shape. (Captured steps have not yet run on a GPU.)
@@ -44,6 +47,7 @@ class Steps:
         self._by_shape = {}
         self._state = ()
         self._kind = None  # of recording
+        self._played = None  # the step that `take` has just played back
         self._lock = threading.Lock()
 
     def __reduce__(self):
@@ -62,6 +66,7 @@ class Steps:
         return True
 
     def end(self):
+        self._played = None
         self._lock.release()
 
     def look_at(self, model):
@@ -72,14 +77,23 @@ class Steps:
         self._state = state
 
     def take(self, model, x, y, eager):
-        """The loss of a step, as a number, with its gradients at the parameters and its metrics updated."""
+        """The loss of a step, as a number, with its metrics updated. Its gradients are for `update`."""
         if self._kind is GraphRecording:
             x, y = place_input(model, x), place_input(model, y, "y")
         shapes = x.shape, x.dtype, y.shape, y.dtype
         step = self._by_shape.get(shapes)
         if type(step) is _Step and step.verified:
+            self._played = step
             return step.play(x, y)
+        self._played = None
         return self._take_first(model, shapes, step, x, y, eager)
+
+    def update(self, optimizer):
+        """The optimizer's step, on the gradients of the step just taken."""
+        if self._played is None:
+            optimizer.step()
+        else:
+            self._played.update(optimizer)
 
     def _take_first(self, model, shapes, step, x, y, eager):
         """The first steps of a shape, which all go the eager way."""
@@ -113,6 +127,7 @@ class _Step:
         self.verified = False
         self.loss = self.y_pred = None
         self.gradients = []  # (parameter, its gradient)
+        self.recorded_update = None
 
     def record(self, model, eager):
         before = _counters(model)
@@ -133,9 +148,18 @@ class _Step:
     def play(self, x, y):
         self.x[...], self.y[...] = x, y
         self.recording.replay()
+        return float(self.loss)
+
+    def update(self, optimizer):
+        if self.recorded_update is not None:
+            optimizer.replay_step(self.recorded_update)
+            return
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
-        return float(self.loss)
+        if is_own(optimizer) and isinstance(self.recording, Recording):
+            self.recorded_update = optimizer.record_step()
+        if self.recorded_update is None:
+            optimizer.step()
 
     def tells_apart(self, x, y):
         """Whether a batch is so different from the recorded one that comparing results proves something."""
@@ -301,7 +325,8 @@ def is_own(thing):
 
 def _state(model):
     """The objects that a recording depends on; one that was exchanged makes another state."""
-    return [model.loss, *model.metrics, *_layer_state(model), *(weight.requires_grad for weight in model.weights)]
+    state = [model.loss, *model.metrics, *_layer_state(model), *(weight.requires_grad for weight in model.weights)]
+    return state + ([model.optimizer, *model.optimizer.settings()] if is_own(model.optimizer) else [model.optimizer])
 
 
 def _layer_state(model):

@@ -240,8 +240,8 @@ class Trainer:
             loss.backward()
             # Before the optimizer's step: a metric that does not fit leaves the weights as they are. And behind the
             # kernels: what a function on the host reads ends a graph on a GPU.
-            if measures:
-                on_host(_measure, measures, y_pred.data, y)
+            for metric in measures:
+                _follow(metric, y_pred.data, y)
             return loss, y_pred
 
         def check(loss, x, y):
@@ -257,10 +257,12 @@ class Trainer:
                     if played:
                         value = steps.take(self, x, y, compute)
                         check(value, x, y)
+                        means.add(value, len(x))
+                        steps.update(optimizer)
                     else:
                         value = float(compute(x, y)[0].data)
-                    means.add(value, len(x))
-                    optimizer.step()
+                        means.add(value, len(x))
+                        optimizer.step()
                     optimizer.zero_grad()
                     if bar is not None:
                         bar.step(index, means.logs)
@@ -374,10 +376,12 @@ class _Means:
         return {"loss": self.total / self.samples, **{metric.name: metric.result() for metric in self.metrics}}
 
 
-def _measure(measures, y_pred, y):
-    """Updates the metrics. The user's own, which may keep what it gets, gets arrays that will not change."""
-    for metric in measures:
-        metric.update(*((y_pred, y) if is_own(metric) else (y_pred.copy(), y.copy())))
+def _follow(metric, y_pred, y):
+    """Updates a metric. The user's own, which may keep what it gets, gets arrays that will not change."""
+    if is_own(metric):
+        metric.follow(y_pred, y)
+    else:
+        on_host(lambda: metric.update(y_pred.copy(), y.copy()))
 
 
 def _get_metrics(chosen, loss):

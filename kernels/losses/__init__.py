@@ -19,9 +19,8 @@ gradient. NaN gives NaN; where probabilities are clipped, their gradient is zero
 Arrays that are not C-contiguous are copied first, and labels that are not int64 too. Workspace of losses on elements: a
 number for each 4096 of them; on classes at most three numbers a row; backward none.
 
-On a GPU nothing waits for the result, with three exceptions. Losses that take labels do, since one that is no class is
-an error that says which; so does `count_correct`, which returns a Python integer; and so does a backward whose dloss is
-an array of another dtype than the predictions'.
+On a GPU nothing waits for the result, with two exceptions. Losses that take labels do, since one that is no class is an
+error that says which; and so does a backward whose dloss is an array of another dtype than the predictions'.
 
 Raises ValueError for other shapes, no elements and labels that are no class, TypeError for other or mixed dtypes.
 Saved for backward: predictions and targets, and where it says so two numbers a row.
@@ -32,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checks
-from ..arrays import contiguous, namespace
+from ..arrays import contiguous, flat, namespace
 from ..dispatch import Variants, device_of
 from ..recording import on_host
 
@@ -256,12 +255,13 @@ def count_correct(p, t):
     """The number of rows whose largest p stands at the class that t says; of equal ones the first, NaN is the largest.
 
     p : (..., C) float32 | float64;  t : (..., C), dtype as p, whose largest number stands at the class, or integer
-    labels (...); returns an int. A label that is no class is never right.  Workspace: at most a number a row.
+    labels (...); returns an int64 array (). A label that is no class is never right.  Workspace: at most a number a
+    row.
 
     >>> import numpy as np
     >>> from handloom import kernels
     >>> kernels.count_correct(np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([1, 1]))
-    1
+    array(1)
     """
     launcher = _KERNELS["count_correct"].launcher(device_of("count_correct", p=p, t=t), None)
     if t.dtype.kind in "iu":
@@ -328,7 +328,7 @@ def _check_labels(op, labels, shape, device):
 
 
 def _check_range(op, labels, wide, classes, device):
-    row = _KERNELS["first_outside"].launcher(device, None)(wide.ravel(), classes)
+    row = _KERNELS["first_outside"].launcher(device, None)(flat(wide), classes)
     if row >= 0:
         position = np.unravel_index(row, labels.shape)
         where = ", ".join(str(int(i)) for i in position)

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from ..arrays import flat
 from ..jit import jit
 from ..recording import on_host
 from ..rows import ROOM, map_row, map_vectors, row_argmax, row_log_parts, row_sum, rows_of_a_chunk, sum_of
@@ -132,11 +133,11 @@ def elementwise(loss, slope, work):
 
     def launch_forward(y, t):
         partial = np.empty(-(-y.size // CHUNK), y.dtype)
-        run_forward(partial.size, work * y.size, y.ravel(), t.ravel(), partial, 1.0 / y.size)
+        run_forward(partial.size, work * y.size, flat(y), flat(t), partial, 1.0 / y.size)
         return _total(partial)
 
     def launch_backward(dloss, y, t, dy):
-        run_backward(-(-y.size // CHUNK), work * y.size, y.ravel(), t.ravel(), dy.ravel(), dloss / y.size)
+        run_backward(-(-y.size // CHUNK), work * y.size, flat(y), flat(t), flat(dy), dloss / y.size)
 
     launch_forward.kernel, launch_backward.kernel = forward, backward
     return launch_forward, launch_backward
@@ -290,14 +291,14 @@ def over_rows(kernels):
         rows, group = y.size // width, rows_of_a_chunk(width)
         chunks = -(-rows // group)
         notes = np.empty(2 * rows + chunks, y.dtype)
-        run_forward(chunks, 40 * y.size, y.ravel(), t.ravel(), notes, rows, width, group)
+        run_forward(chunks, 40 * y.size, flat(y), flat(t), notes, rows, width, group)
         return _total(notes[2 * rows :]), notes
 
     def launch_backward(dloss, y, t, notes, dy):
         width = y.shape[-1]
         rows, group = y.size // width, rows_of_a_chunk(width)
         run_backward(
-            -(-rows // group), 20 * y.size, y.ravel(), t.ravel(), notes, dy.ravel(), rows, width, group, dloss / rows
+            -(-rows // group), 20 * y.size, flat(y), flat(t), notes, flat(dy), rows, width, group, dloss / rows
         )
 
     launch_forward.kernel, launch_backward.kernel = kernels
@@ -346,5 +347,5 @@ def count_correct(p, t, labels=_NO_LABELS):
     width = p.shape[-1]
     rows, group = p.size // width, rows_of_a_chunk(width)
     partial = np.empty(-(-rows // group), np.int64)
-    _count_rows(partial.size, 2 * p.size, p.ravel(), t.ravel(), labels.ravel(), rows, width, group, partial)
-    return int(partial[0] if partial.size == 1 else partial.sum())
+    _count_rows(partial.size, 2 * p.size, flat(p), flat(t), flat(labels), rows, width, group, partial)
+    return _total(partial)

@@ -53,7 +53,7 @@ def sgd_update(w, g, velocity=None, *, learning_rate, momentum=0.0, nesterov=Fal
     elif velocity is None:
         raise ValueError(f"sgd_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
     launcher, flat = _prepare("sgd_update", w=w, g=g, velocity=velocity)
-    launcher(*flat, float(learning_rate), float(momentum), bool(nesterov))
+    launcher(*flat, *sgd_numbers(learning_rate, momentum), bool(nesterov))
 
 
 def rmsprop_update(w, g, v, velocity=None, mean=None, *, learning_rate, rho, momentum, epsilon):
@@ -84,7 +84,7 @@ def rmsprop_update(w, g, v, velocity=None, mean=None, *, learning_rate, rho, mom
     elif velocity is None:
         raise ValueError(f"rmsprop_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
     launcher, flat = _prepare("rmsprop_update", w=w, g=g, v=v, velocity=velocity, mean=mean)
-    launcher(*flat, float(learning_rate), float(rho), float(momentum), float(epsilon))
+    launcher(*flat, *rmsprop_numbers(learning_rate, rho, momentum, epsilon))
 
 
 def adam_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
@@ -114,9 +114,9 @@ def adam_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
     >>> w.round(6)
     array([0.5])
     """
-    alpha = _adam_rate("adam_update", step, learning_rate, beta_1, beta_2)
+    numbers = adam_numbers(step, learning_rate, beta_1, beta_2, epsilon)
     launcher, flat = _prepare("adam_update", w=w, g=g, m=m, v=v)
-    launcher(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), 0.0)
+    launcher(*flat, *numbers)
 
 
 def adamw_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, weight_decay):
@@ -130,19 +130,31 @@ def adamw_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, we
     >>> w
     array([0.75])
     """
-    alpha = _adam_rate("adamw_update", step, learning_rate, beta_1, beta_2)
+    numbers = adam_numbers(step, learning_rate, beta_1, beta_2, epsilon, weight_decay, op="adamw_update")
     launcher, flat = _prepare("adamw_update", w=w, g=g, m=m, v=v)
-    decay = float(learning_rate) * weight_decay
-    launcher(*flat, alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), decay)
+    launcher(*flat, *numbers)
 
 
-def _adam_rate(op, step, learning_rate, beta_1, beta_2):
-    """The learning rate, corrected for running means that started from zero."""
+# The numbers that kernels compute with, from those that users give: a recorded update is played back with others.
+
+
+def sgd_numbers(learning_rate, momentum):
+    return float(learning_rate), float(momentum)
+
+
+def rmsprop_numbers(learning_rate, rho, momentum, epsilon):
+    return float(learning_rate), float(rho), 1.0 - rho, float(momentum), float(epsilon)
+
+
+def adam_numbers(step, learning_rate, beta_1, beta_2, epsilon, weight_decay=0.0, op="adam_update"):
+    """The first is the learning rate, corrected for running means that started from zero."""
     if not 0 <= beta_1 < 1 or not 0 <= beta_2 < 1:
         raise ValueError(f"{op}: beta_1 is {beta_1} and beta_2 {beta_2}: both must be at least 0 and below 1")
     if not step >= 1:
         raise ValueError(f"{op}: step is {step}: steps count from 1")
-    return float(learning_rate) * (1.0 - beta_2**step) ** 0.5 / (1.0 - beta_1**step)
+    rate = float(learning_rate)
+    alpha = rate * (1.0 - beta_2**step) ** 0.5 / (1.0 - beta_1**step)
+    return alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), rate * weight_decay
 
 
 def _prepare(op, **arrays):

@@ -2,10 +2,13 @@
 
 A chunk is CHUNK elements, and every array is read and written once, whatever the formula: this is bound by memory.
 With AVX-512 the last, partial vector costs no loop of its own, since masks are free there.
+
+The numbers of an update come in an array: a recorded one is played back with those of another step in it.
 """
 
 from ..jit import jit
-from ..simd import fma, lanes, vload_part, vsqrt, vstore_part
+from ..recording import changing
+from ..simd import at, fma, lanes, vload_part, vsqrt, vstore_part
 from ..threads import threaded
 
 CHUNK = 16384
@@ -18,7 +21,8 @@ def _chunks(size):
 
 
 @jit
-def sgd_chunk(chunk, w, g, learning_rate):
+def sgd_chunk(chunk, w, g, numbers):
+    learning_rate = at(numbers, 0)
     end = min((chunk + 1) * CHUNK, w.size)
     for i in range(chunk * CHUNK, end, lanes(w)):
         left = end - i
@@ -27,7 +31,8 @@ def sgd_chunk(chunk, w, g, learning_rate):
 
 
 @jit
-def momentum_chunk(chunk, w, g, velocity, learning_rate, momentum, nesterov):
+def momentum_chunk(chunk, w, g, velocity, numbers, nesterov):
+    learning_rate, momentum = at(numbers, 0), at(numbers, 1)
     end = min((chunk + 1) * CHUNK, w.size)
     for i in range(chunk * CHUNK, end, lanes(w)):
         left = end - i
@@ -43,15 +48,18 @@ _sgd, _momentum = threaded(sgd_chunk), threaded(momentum_chunk)
 
 
 def sgd(w, g, velocity, learning_rate, momentum, nesterov):
+    numbers = changing(learning_rate, momentum)
     if velocity is None:
-        _sgd(_chunks(w.size), WORK * w.size, w, g, learning_rate)
+        _sgd(_chunks(w.size), WORK * w.size, w, g, numbers)
     else:
-        _momentum(_chunks(w.size), WORK * w.size, w, g, velocity, learning_rate, momentum, nesterov)
+        _momentum(_chunks(w.size), WORK * w.size, w, g, velocity, numbers, nesterov)
 
 
 @jit
-def rmsprop_chunk(chunk, w, g, v, velocity, mean, learning_rate, rho, fresh, momentum, epsilon):
+def rmsprop_chunk(chunk, w, g, v, velocity, mean, numbers):
     """fresh = 1 - rho; velocity and mean are empty where they are not in use."""
+    learning_rate, rho, fresh = at(numbers, 0), at(numbers, 1), at(numbers, 2)
+    momentum, epsilon = at(numbers, 3), at(numbers, 4)
     end = min((chunk + 1) * CHUNK, w.size)
     for i in range(chunk * CHUNK, end, lanes(w)):
         left = end - i
@@ -72,17 +80,18 @@ def rmsprop_chunk(chunk, w, g, v, velocity, mean, learning_rate, rho, fresh, mom
 _rmsprop = threaded(rmsprop_chunk)
 
 
-def rmsprop(w, g, v, velocity, mean, learning_rate, rho, momentum, epsilon):
+def rmsprop(w, g, v, velocity, mean, *numbers):
     nothing = w[:0]
     velocity = nothing if velocity is None else velocity
     mean = nothing if mean is None else mean
-    numbers = learning_rate, rho, 1.0 - rho, momentum, epsilon
-    _rmsprop(_chunks(w.size), 2 * WORK * w.size, w, g, v, velocity, mean, *numbers)
+    _rmsprop(_chunks(w.size), 2 * WORK * w.size, w, g, v, velocity, mean, changing(*numbers))
 
 
 @jit
-def adam_chunk(chunk, w, g, m, v, alpha, fresh_1, fresh_2, epsilon, decay):
+def adam_chunk(chunk, w, g, m, v, numbers):
     """fresh_1 = 1 - beta_1, fresh_2 = 1 - beta_2; decay is what the weights lose before the step."""
+    alpha, fresh_1, fresh_2 = at(numbers, 0), at(numbers, 1), at(numbers, 2)
+    epsilon, decay = at(numbers, 3), at(numbers, 4)
     end = min((chunk + 1) * CHUNK, w.size)
     for i in range(chunk * CHUNK, end, lanes(w)):
         left = end - i
@@ -102,5 +111,5 @@ def adam_chunk(chunk, w, g, m, v, alpha, fresh_1, fresh_2, epsilon, decay):
 _adam = threaded(adam_chunk)
 
 
-def adam(w, g, m, v, alpha, fresh_1, fresh_2, epsilon, decay):
-    _adam(_chunks(w.size), WORK * w.size, w, g, m, v, alpha, fresh_1, fresh_2, epsilon, decay)
+def adam(w, g, m, v, *numbers):
+    _adam(_chunks(w.size), WORK * w.size, w, g, m, v, changing(*numbers))

@@ -146,11 +146,11 @@ def sgd(w, g, velocity, learning_rate, momentum, nesterov):
         update(_grid(w.size, width), w, g, velocity, w.size, learning_rate, momentum, nesterov)
 
 
-def rmsprop(w, g, v, velocity, mean, learning_rate, rho, momentum, epsilon):
+def rmsprop(w, g, v, velocity, mean, learning_rate, rho, fresh, momentum, epsilon):
     T, width = element_of(w), width_of(w, g, v, velocity, mean)
     update = rmsprop_kernel(T, width, velocity is not None, mean is not None)
     state = v, w if velocity is None else velocity, w if mean is None else mean
-    update(_grid(w.size, width), w, g, *state, w.size, learning_rate, rho, 1.0 - rho, momentum, epsilon)
+    update(_grid(w.size, width), w, g, *state, w.size, learning_rate, rho, fresh, momentum, epsilon)
 
 
 def adam(w, g, m, v, alpha, fresh_1, fresh_2, epsilon, decay):

@@ -68,6 +68,20 @@ def test_another_thread_may_replay():
         np.testing.assert_array_equal(got, want)
 
 
+def test_changing_numbers_are_those_of_the_replay():
+    w, g, m, v = (draw(40 + i) for i in range(4))
+    w, g, m, v = (array[:40] for array in (w, g, m, np.abs(v)))
+    options = {"learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-6}
+    with Recording() as recording:
+        for part in (slice(0, 9), slice(9, 40)):
+            kernels.adam_update(w[part], g[part], m[part], v[part], step=1, **options)
+    expected = [array.copy() for array in (w, g, m, v)]
+    kernels.adam_update(*expected, step=2, **{**options, "learning_rate": 0.03})
+    recording.replay(*kernels.optimizers.adam_numbers(step=2, **{**options, "learning_rate": 0.03}))
+    for got, want in zip((w, g, m, v), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_launches_of_other_threads_are_not_recorded():
     a, others = draw(4, 4), []
     with Recording() as recording:

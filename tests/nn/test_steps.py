@@ -85,6 +85,78 @@ def test_the_same_bits_as_eager_steps(layers, options):
     assert len(played(models[1])) == 2, "full and last batches"
 
 
+def updates(model):
+    """Whether the optimizer's steps behind the steps that are played back are too."""
+    return [step.recorded_update is not None for step in model._steps._by_shape.values()]
+
+
+class Halved(nn.optimizers.SGD):
+    """One of the user's own, which changes the weights by more than the kernel."""
+
+    def update(self, w, g, velocity=None):
+        super().update(w, g, velocity)
+        w *= 0.5
+
+
+@pytest.mark.parametrize(
+    "make, recorded",
+    [
+        (lambda: nn.SGD(0.1), True),
+        (lambda: nn.SGD(0.1, momentum=0.9), True),
+        (lambda: nn.SGD(0.1, momentum=0.9, nesterov=True), True),
+        (lambda: nn.RMSprop(0.01), True),
+        (lambda: nn.RMSprop(0.01, momentum=0.5, centered=True), True),
+        (lambda: nn.Adam(0.01), True),
+        (lambda: nn.AdamW(0.01), True),
+        (lambda: nn.Adam(0.01, global_clipnorm=0.1), False),
+        (lambda: Halved(0.1), False),
+    ],
+    ids=["sgd", "momentum", "nesterov", "rmsprop", "centered", "adam", "adamw", "clipped", "own"],
+)
+def test_every_optimizer_steps_as_it_does_eagerly(make, recorded):
+    """With settings that change between epochs and, by a callback, between batches."""
+
+    class Slower(nn.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.optimizer.learning_rate *= 0.9
+
+    x, y = data(64, (9,), 4)
+    models = []
+    for run_eagerly in (True, False):
+        model = build(dense, run_eagerly, optimizer=make())
+        model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        for name, value in (("epsilon", 1e-3), ("momentum", 0.3), ("beta_1", 0.5), ("nesterov", False)):
+            if getattr(model.optimizer, name, 0.0):
+                setattr(model.optimizer, name, value)
+        model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[Slower()])
+        state = {name: array.copy() for name, array in model.optimizer.state_arrays().items()}
+        model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        model.optimizer.load_state_arrays(state)
+        model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+        models.append(model)
+    assert_alike(*models)
+    for name, array in models[0].optimizer.state_arrays().items():
+        np.testing.assert_array_equal(models[1].optimizer.state_arrays()[name], array, err_msg=name)
+    assert played(models[1])
+    assert updates(models[1]) == [recorded]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "uint8", "float64"])
+@pytest.mark.parametrize("sparse", [False, True], ids=["one-hot", "labels"])
+def test_metrics_count_in_steps_that_are_played_back_as_in_eager_ones(dtype, sparse):
+    """Whatever the targets have to be converted from."""
+    x, y = data(70, (9,), 4)
+    y = np.asfortranarray(y.argmax(-1)[:, None] if sparse else y).astype(dtype)
+    loss = f"{'sparse_' if sparse else ''}categorical_crossentropy"
+    histories = []
+    for run_eagerly in (True, False):
+        model = build(dense, run_eagerly, loss=loss, metrics=["accuracy", "binary_accuracy"][: 2 - sparse])
+        histories.append(model.fit(x, y, batch_size=16, epochs=4, verbose=0).history)
+    assert histories[0] == histories[1]
+    assert len(set(histories[0]["accuracy"])) > 1
+    assert len(played(model)) == 2
+
+
 def test_sparse_labels_are_played_back_and_still_checked():
     x, y = data(64, (9,), 4)
     labels = y.argmax(-1).astype(np.int32)

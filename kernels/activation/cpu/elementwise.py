@@ -6,6 +6,7 @@ or by about twenty instructions a vector (those with an exponential).
 
 import math
 
+from ...arrays import flat
 from ...jit import jit
 from ...rows import map_vectors
 from ...simd import constant, fma, select, vabs, vcopysign, vfill, vload_part, vscale
@@ -197,10 +198,10 @@ def elementwise(function, slope, work):
     run_forward, run_backward = threaded(forward), threaded(backward)
 
     def launch_forward(x, y, parameter):
-        run_forward(-(-x.size // CHUNK), x.size * work, x.ravel(), y.ravel(), float(parameter))
+        run_forward(-(-x.size // CHUNK), x.size * work, flat(x), flat(y), float(parameter))
 
     def launch_backward(dy, kept, dx, parameter):
-        run_backward(-(-dy.size // CHUNK), dy.size * work, dy.ravel(), kept.ravel(), dx.ravel(), float(parameter))
+        run_backward(-(-dy.size // CHUNK), dy.size * work, flat(dy), flat(kept), flat(dx), float(parameter))
 
     launch_forward.kernel, launch_backward.kernel = forward, backward
     return launch_forward, launch_backward

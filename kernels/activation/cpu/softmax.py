@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from ... import threads
+from ...arrays import flat
 from ...jit import jit
 from ...recording import on_host
 from ...rows import (
@@ -198,7 +199,7 @@ def _over_rows(kernel):
         """(Chunks, what each gets) for arrays (..., width), the output last."""
         width = arrays[0].shape[-1]
         rows, group = arrays[0].size // width, rows_of_a_chunk(width)
-        return -(-rows // group), (*[array.ravel() for array in arrays], rows, width, group)
+        return -(-rows // group), (*map(flat, arrays), rows, width, group)
 
     def launch_in_turn(*arrays):
         if arrays[0].size:

@@ -10,7 +10,7 @@ from functools import cache
 
 from numba import cuda, int64
 
-from ...arrays import namespace
+from ...arrays import flat
 from ...launch import element_of, kernel, pointer
 from ...ptx import erfc, exp, expm1, log1p
 from ...ptx import tanh as hyperbolic_tangent
@@ -217,11 +217,6 @@ def apply_slope(slope, T, width):
         put(dx, first, size - first, gradients)
 
     return multiply_by_slope
-
-
-def flat(x):
-    """The array's numbers in one dimension; copied if they are not C-contiguous."""
-    return namespace(x).ascontiguousarray(x).reshape(-1)
 
 
 def elementwise(function, slope):

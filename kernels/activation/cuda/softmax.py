@@ -16,11 +16,12 @@ from functools import cache
 
 from numba import cuda, int64
 
+from ...arrays import flat
 from ...launch import element_of, kernel, pointer
 from ...ptx import exp, load, log, store
 from ...reductions import WARP, device, higher, warp_highest, warp_sum
 from ...wide import accesses, width_of
-from .elementwise import THREADS, flat
+from .elementwise import THREADS
 
 # Rows of a block with a warp each.
 ROWS = THREADS // WARP

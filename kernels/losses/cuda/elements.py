@@ -5,8 +5,8 @@ from functools import cache
 
 from numba import cuda, int32, int64
 
-from ...activation.cuda.elementwise import clamp, flat, sigmoid_of, softplus_of
-from ...arrays import namespace
+from ...activation.cuda.elementwise import clamp, sigmoid_of, softplus_of
+from ...arrays import flat, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, log1p, store
 from ...reductions import block_sum, device

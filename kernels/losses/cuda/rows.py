@@ -10,9 +10,8 @@ from functools import cache
 
 from numba import cuda, int32, int64
 
-from ...activation.cuda.elementwise import flat
 from ...activation.cuda.softmax import first_of, online_sum, rescaled, row_width, sum_of
-from ...arrays import namespace
+from ...arrays import flat, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import exp, load, log, store
 from ...reductions import WARP, block_sum, device, warp_highest, warp_sum
