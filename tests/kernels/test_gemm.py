@@ -162,6 +162,11 @@ def test_products_have_the_same_bits_on_every_way(m, n, k, dtype):
     assert kernels.matmul(a, b, out=out) is out
     for got in (kernels.matmul(a, b), out):
         np.testing.assert_array_equal(got, kernels.matmul(a, b, variant="threaded"))
+    for turned in ({"transpose_a": True}, {"transpose_b": True}, {"transpose_a": True, "transpose_b": True}):
+        operands = a.T.copy() if "transpose_a" in turned else a, b.T.copy() if "transpose_b" in turned else b
+        out.fill(np.nan)
+        assert kernels.matmul(*operands, **turned, out=out) is out
+        np.testing.assert_array_equal(out, kernels.matmul(*operands, **turned, variant="threaded"))
     for activation in (None, "relu", "tanh"):
         dense = kernels.dense(a, b, bias, activation=activation)
         np.testing.assert_array_equal(dense, kernels.dense(a, b, bias, activation=activation, variant="threaded"))

@@ -148,7 +148,10 @@ def _compile(call: str, triple: str) -> dict[str, list[str]]:
     exec(call, {})
     code = {}
     for (kernel, types), name in found.items():
-        code.setdefault(name, []).append(kernel.inspect_asm(types))
+        library = kernel.overloads[types].library
+        if isinstance(library, jit.LinkedLibrary):  # it would be optimized as a part of `drive`
+            codegen.JITCodeLibrary._optimize_final_module(library)
+        code.setdefault(name, []).append(library.get_asm_str())
     return code
 
 

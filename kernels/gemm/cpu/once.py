@@ -4,72 +4,130 @@ import numpy as np
 
 from ... import simd, threads
 from ...jit import jit
-from ...simd import lanes, viewed
+from ...simd import viewed
 from ...threads import THREADS_PAY, threaded
 from ...workspace import scratch
-from .direct import STEEP, column_of_tiles, direct_cut, multiply_direct
-from .dots import add_bias, small_dots
+from .direct import STEEP, direct_cut, multiply_direct
+from .dots import add_bias, dots, small_dots
 from .epilogue import NO_BIAS, epilogue_backward
 from .rows import multiply_rows
-from .tile import CODES, COLUMNS, NONE, ROWS, activate, pack_panel
+from .tile import CODES, NONE, ROWS, activate, pack_panel
 from .ways import AT_ONCE, PART_BYTES, TALL, is_thin, way_of
 
 _is_thin = jit(inline=True)(is_thin)
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
 
+# Which operands of a product are the arrays given, transposed: a sum of these.
+TURNED_A, TURNED_B = 1, 2
+
+
 @jit(inline=True)
-def small(a, b, c, bias, activation):
-    (m, k), n = a.shape, b.shape[1]
+def sizes(a, b, turned):
+    """(m, k, n), and whether there is a product: k of A is that of B."""
+    (m, k), (rows, n) = a.shape, b.shape
+    if turned & TURNED_A:
+        m, k = k, m
+    if turned & TURNED_B:
+        rows, n = n, rows
+    return m, k, n, k == rows
+
+
+@jit(inline=True)
+def apart(x, y):
+    """Whether two contiguous arrays share no memory."""
+    x_start, y_start = np.intp(x.ctypes.data), np.intp(y.ctypes.data)  # unsigned, sums with sizes would be floats
+    return x_start + x.size * x.itemsize <= y_start or y_start + y.size * y.itemsize <= x_start
+
+
+@jit(inline=True)
+def is_small(a, b, c, bias, turned):
+    """Whether the product fits, and the way below has the bits of the general one: no sum is made of parts."""
+    m, k, n, fits = sizes(a, b, turned)
+    if not fits or c.shape != (m, n) or not 0 < m * n * k <= AT_ONCE or k * a.itemsize >= 2 * PART_BYTES:
+        return False
+    thin, low = _is_thin(n, k, a.itemsize), turned & TURNED_B and _is_thin(m, k, a.itemsize)
+    if turned & TURNED_A and (low or (thin and n > 1)):
+        return False
+    by_rows = m < ROWS and not turned & TURNED_B
+    if k > STEEP and not (thin or low or by_rows):
+        return False
+    if bias.size > 0 and not (bias.size == n and apart(bias, c)):
+        return False
+    return apart(a, c) and apart(b, c)
+
+
+@jit(inline=True)
+def small(a, b, c, bias, activation, turned):
+    """C = f(A B + bias); with a bias or an activation, neither is turned."""
+    m, k, n, _ = sizes(a, b, turned)
+    a_row, a_col = (1, m) if turned & TURNED_A else (k, 1)
+    b_row, b_col = (1, k) if turned & TURNED_B else (n, 1)
+    thin, size = _is_thin(n, k, a.itemsize), a.itemsize
     a, b, c = viewed(a, a), viewed(b, b), viewed(c, c)
-    if _is_thin(n, k, a.itemsize):
+    if thin and turned & TURNED_A:
+        multiply_rows(0, b, k, 1, a, m, k, c, 1, m, m, 1, bias, activation)
+    elif thin and turned:
+        dots(a, k, b, k, k, c, n, 1, 0, m, n)
+    elif thin:
         small_dots(a, b, c, m, n, k)
         if bias.size > 0:
             add_bias(c, n, 1, 0, m, n, bias, 0, 1)
         if activation != NONE:
             activate(c, 0, m * n, activation)
-    elif m < ROWS:
-        multiply_rows(0, a, k, 1, b, n, k, c, m, n, n, 1, bias, activation)
+    elif turned & TURNED_B and _is_thin(m, k, size):
+        dots(b, k, a, k, k, c, 1, n, 0, n, m)
+    elif m < ROWS and not turned & TURNED_B:
+        multiply_rows(0, a, a_row, a_col, b, n, k, c, m, n, n, 1, bias, activation)
     else:
-        width = COLUMNS * lanes(c)
-        for j in range(0, n, width):
-            valid = min(width, n - j)
-            column_of_tiles(a, 0, k, 1, b, j, n, k, c, j, n, 0, m, valid, False, bias, j, activation)
+        multiply_direct(0, a, 0, a_row, a_col, b, 0, b_row, b_col, k, c, 0, m, n, m, n, 1, bias, activation)
 
 
 @jit
-def small_product(a, b, c):
-    """C = A B, all 2-D and C-contiguous. Three arrays and no number: each argument costs a tenth of a microsecond."""
-    small(a, b, c, viewed(c, c)[:0], NONE)
+def small_product(a, b, c, turned):
+    """C = A B, all 2-D and C-contiguous; whether that was done. Each argument costs a tenth of a microsecond."""
+    none = viewed(c, c)[:0]
+    if not is_small(a, b, c, none, turned):
+        return False
+    small(a, b, c, none, NONE, turned)
+    return True
 
 
 @jit
 def small_dense(x, w, y, bias, activation):
-    """Y = f(X W + bias), all C-contiguous."""
-    small(x, w, y, bias, activation)
+    """Y = f(X W + bias), all C-contiguous, no bias an empty one; whether that was done."""
+    if not is_small(x, w, y, bias, 0):
+        return False
+    small(x, w, y, bias, activation, 0)
+    return True
 
 
 @jit(inner=True)
-def multiply_plain(chunk, a, b, c, rows, columns, bias, activation):
-    """One chunk of a direct product, all of whose arrays are C-contiguous: 8 arguments instead of 19."""
-    (m, k), n = a.shape, b.shape[1]
+def multiply_plain(chunk, a, b, c, turned, rows, columns, bias, activation):
+    """One chunk of a direct product of C-contiguous arrays, or these transposed: 9 arguments instead of 19."""
+    m, k, n, _ = sizes(a, b, turned)
+    a_row, a_col = (1, m) if turned & TURNED_A else (k, 1)
+    b_row, b_col = (1, k) if turned & TURNED_B else (n, 1)
     a, b, c = viewed(a, a), viewed(b, b), viewed(c, c)
-    multiply_direct(chunk, a, 0, k, 1, b, 0, n, 1, k, c, 0, m, n, rows, columns, 1, bias, activation)
+    multiply_direct(
+        chunk, a, 0, a_row, a_col, b, 0, b_row, b_col, k, c, 0, m, n, rows, columns, 1, bias, activation
+    )  # fmt: skip
 
 
 _multiply_plain = threaded(multiply_plain)
 
 
-def _plain_cut(m, n, k, itemsize):
-    """How a product beyond AT_ONCE is cut, if it is a direct one in one part."""
-    if way_of(m, n, k, itemsize) != "direct":
-        return None
-    cut = direct_cut(m, n, k, itemsize)
-    return cut if cut.parts == 1 else None
+@jit
+def clash(a, b, c, bias, turned):
+    """Whether the arrays of a product do not fit, or C shares memory with another."""
+    m, _, n, fits = sizes(a, b, turned)
+    return not (fits and c.shape == (m, n) and apart(a, c) and apart(b, c) and apart(bias, c))
 
 
-def product_at_once(a, b, bias=None, activation=None, c=None):
+def product_at_once(a, b, bias=None, activation=None, c=None, turn_a=False, turn_b=False):
     """f(A B + bias) by the shortest way; None where the product is large, or something about the arrays not plain.
+
+    turn_a, turn_b : A, B is the array given, transposed.
 
     Checks, flat views and the general launch take 6 us, which is longer than 48 x 48 x 48 multiply-adds. The bits are
     those of the general way.
@@ -77,45 +135,30 @@ def product_at_once(a, b, bias=None, activation=None, c=None):
     dtype = a.dtype
     if dtype is not b.dtype or dtype not in _FLOATS or not a.ndim == b.ndim == 2 or threads.recorder is not None:
         return None
-    (m, k), (rows, n) = a.shape, b.shape
-    if k != rows or not (a.flags.c_contiguous and b.flags.c_contiguous):
+    if not (a.flags.c_contiguous and b.flags.c_contiguous):
         return None
-    cut, work = None, m * n * k
-    if work > AT_ONCE:
-        cut = _plain_cut(m, n, k, dtype.itemsize)
-        if cut is None:
-            return None
-    else:
-        in_parts = k * dtype.itemsize >= 2 * PART_BYTES
-        in_blocks = k > STEEP and m >= ROWS and not is_thin(n, k, dtype.itemsize)
-        if work == 0 or in_parts or in_blocks:
-            return None
+    m, k = a.shape[::-1] if turn_a else a.shape
+    n = b.shape[0] if turn_b else b.shape[1]
     if c is None:
         c = np.empty((m, n), dtype)
-    elif not (_is_plain(c, (m, n), dtype) and c.flags.writeable and _apart(c, a, b, bias)):
+    elif not (type(c) is np.ndarray and c.dtype is dtype and c.ndim == 2 and c.flags.carray):
         return None
-    if bias is None and activation is None and cut is None:
-        small_product(a, b, c)
-        return c
+    turned = (TURNED_A if turn_a else 0) | (TURNED_B if turn_b else 0)
     if bias is None:
+        if activation is None and m * n * k <= AT_ONCE:
+            return c if small_product(a, b, c, turned) else None
         bias = NO_BIAS[dtype]
-    elif not _is_plain(bias, (n,), dtype):
+    elif not (type(bias) is np.ndarray and bias.dtype is dtype and bias.shape == (n,) and bias.flags.c_contiguous):
         return None
-    if cut is None:
-        small_dense(a, b, c, bias, CODES[activation])
-    else:
-        _multiply_plain(cut.chunks, 2 * work, a, b, c, cut.rows, cut.columns, bias, CODES[activation])
+    if m * n * k <= AT_ONCE:
+        return c if small_dense(a, b, c, bias, CODES[activation]) else None
+    cut = direct_cut(m, n, k, dtype.itemsize)
+    if cut.parts > 1 or way_of(m, n, k, dtype.itemsize, turn_a, turn_b) != "direct":
+        return None
+    if clash(a, b, c, bias, turned):
+        return None
+    _multiply_plain(cut.chunks, 2 * m * n * k, a, b, c, turned, cut.rows, cut.columns, bias, CODES[activation])
     return c
-
-
-def _apart(c, a, b, bias):
-    """Whether no other array lies in c: none is c, and all have memory of their own."""
-    own = c.base is None and a.base is None and b.base is None and (bias is None or bias.base is None)
-    return own and c is not a and c is not b and c is not bias
-
-
-def _is_plain(x, shape, dtype):
-    return type(x) is np.ndarray and x.dtype is dtype and x.shape == shape and x.flags.c_contiguous
 
 
 # ---------------------------------------------------------------------------------------------------------------------
