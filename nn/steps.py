@@ -45,7 +45,8 @@ class Steps:
 
     def __init__(self):
         self._by_shape = {}
-        self._state = ()
+        self._watch = _Watch(_around)
+        self._is_predictable = False
         self._kind = None  # of recording
         self._played = None  # the step that `take` has just played back
         self._lock = threading.Lock()
@@ -59,11 +60,13 @@ class Steps:
         They may where all code is handloom's own, on the CPU and on a GPU, and not by two threads at once.
         """
         kind = _kind(model, x)
-        if kind is None or model.run_eagerly or not _predictable(model) or not self._lock.acquire(False):
+        if kind is None or model.run_eagerly or not self._lock.acquire(False):
             return False
         self._kind = kind
         self.look_at(model)
-        return True
+        if not self._is_predictable:
+            self.end()
+        return self._is_predictable
 
     def end(self):
         self._played = None
@@ -71,10 +74,9 @@ class Steps:
 
     def look_at(self, model):
         """Forgets the recordings if the model is no longer what it was."""
-        state = _state(model)
-        if len(state) != len(self._state) or not all(map(operator.is_, state, self._state)):
+        if not self._watch.stands(model):
             self._by_shape.clear()
-        self._state = state
+            self._is_predictable = _is_predictable(model)
 
     def take(self, model, x, y, eager):
         """The loss of a step, as a number, with its metrics updated. Its gradients are for `update`."""
@@ -196,8 +198,7 @@ class Predictions:
 
     def __init__(self):
         self._by_shape = {}
-        self._changes = None
-        self._state = self._weights = ()
+        self._watch = _Watch(lambda model: [])
         self._lock = threading.Lock()
 
     def __reduce__(self):
@@ -238,14 +239,10 @@ class Predictions:
 
     def _stands(self, model):
         """Whether the model is what it was; if not, its recordings are forgotten."""
-        if self._changes == changes() and all(weight.data is data for weight, data in self._weights):
-            return True
-        state, self._changes = _layer_state(model), changes()
-        if len(state) == len(self._state) and all(map(operator.is_, state, self._state)):
-            return True
-        self._state, self._weights = state, [(weight, weight.data) for weight in model.weights]
-        self._by_shape.clear()
-        return False
+        stands = self._watch.stands(model)
+        if not stands:
+            self._by_shape.clear()
+        return stands
 
 
 class _Forward:
@@ -305,7 +302,7 @@ def _kind(model, x):
     return None if gpu.simulated() else GraphRecording
 
 
-def _predictable(model):
+def _is_predictable(model):
     """Whether every step does the same, whatever its batch holds: so it is where no code is the user's."""
     return is_own(model.loss) and _is_all_own(model)
 
@@ -323,15 +320,45 @@ def is_own(thing):
     return all((getattr(part, "__module__", None) or "").startswith(f"{__package__}.") for part in parts)
 
 
-def _state(model):
-    """The objects that a recording depends on; one that was exchanged makes another state."""
-    state = [model.loss, *model.metrics, *_layer_state(model), *(weight.requires_grad for weight in model.weights)]
-    return state + ([model.optimizer, *model.optimizer.settings()] if is_own(model.optimizer) else [model.optimizer])
+class _Watch:
+    """The objects that recordings of a model depend on; `around(model)` lists those outside of its layers.
+
+    As long as no layer's attribute was set and the parameters are what they were, nobody walks through the layers.
+    """
+
+    def __init__(self, around):
+        self._list_around = around
+        self._changes = None
+        self._state = self._around = self._weights = ()
+
+    def stands(self, model):
+        """Whether each is the same object as when this was last asked."""
+        around = self._list_around(model)
+        if self._changes == changes() and _alike(around, self._around) and all(map(_is_as_before, self._weights)):
+            return True
+        self._changes, self._around = changes(), around
+        self._weights = [(weight, weight.data, weight.requires_grad) for weight in model.weights]
+        before, self._state = self._state, [*around, *_layer_state(model), *sum(self._weights, ())]
+        return _alike(before, self._state)
+
+
+def _alike(some, others):
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _is_as_before(entry):
+    weight, data, requires_grad = entry
+    return weight.data is data and weight.requires_grad is requires_grad
+
+
+def _around(model):
+    """The objects outside of the layers that a step depends on."""
+    optimizer = model.optimizer
+    return [model.loss, *model.metrics, optimizer, *(optimizer.settings() if is_own(optimizer) else ())]
 
 
 def _layer_state(model):
-    """Of those, what a forward pass depends on."""
     state = []
     for layer in model.all_layers():
         state += (layer, *(value for name, value in vars(layer).items() if name not in layer._varies))
-    return state + [weight.data for weight in model.weights]
+    return state
