@@ -1,16 +1,16 @@
 """Metrics: running means over the batches of an epoch, with Keras's names.
 
 A metric keeps two numbers, a total and a count. `update` is called once a batch with plain arrays, so it does nothing
-but add to them; `result` divides. Training calls `follow`, which may be recorded and played back.
+but add to them; `result` divides. Training calls `follow`, whose kernels may be recorded and played back.
 """
 
 import inspect
+from functools import partial
 
 import numpy as np
 
 from .. import kernels
 from ..kernels.arrays import contiguous
-from ..kernels.recording import on_host
 from .devices import as_array, beside, to_host
 from .tensor import Tensor
 from .utils import did_you_mean
@@ -54,12 +54,12 @@ class Metric:
         """Add one batch of predictions and targets, both arrays."""
         self._add(*self.measure(y_pred, y_true))
 
-    def follow(self, y_pred, y_true) -> None:
-        """`update`, now and at each replay of what is being recorded."""
+    def follow(self, y_pred, y_true):
+        """`update` in two parts: launches kernels, which may be recorded, and returns the function that adds the batch
+        once they are done."""
         if self.is_launched(y_pred, y_true):
-            on_host(self._add, *self.measure(y_pred, y_true))
-        else:
-            on_host(self.update, y_pred, y_true)
+            return partial(self._add, *self.measure(y_pred, y_true))
+        return partial(self.update, y_pred, y_true)
 
     def is_launched(self, y_pred, y_true) -> bool:
         """Whether `measure` does nothing but launch kernels, one of which writes the total into an array."""

@@ -240,8 +240,8 @@ class Trainer:
             loss.backward()
             # Before the optimizer's step: a metric that does not fit leaves the weights as they are. And behind the
             # kernels: what a function on the host reads ends a graph on a GPU.
-            for metric in measures:
-                _follow(metric, y_pred.data, y)
+            if measures:
+                on_host(_call_each, [_follow(metric, y_pred.data, y) for metric in measures])
             return loss, y_pred
 
         def check(loss, x, y):
@@ -377,11 +377,13 @@ class _Means:
 
 
 def _follow(metric, y_pred, y):
-    """Updates a metric. The user's own, which may keep what it gets, gets arrays that will not change."""
-    if is_own(metric):
-        metric.follow(y_pred, y)
-    else:
-        on_host(lambda: metric.update(y_pred.copy(), y.copy()))
+    """What updates a metric. The user's own, which may keep what it gets, gets arrays that will not change."""
+    return metric.follow(y_pred, y) if is_own(metric) else lambda: metric.update(y_pred.copy(), y.copy())
+
+
+def _call_each(functions):
+    for function in functions:
+        function()
 
 
 def _get_metrics(chosen, loss):
