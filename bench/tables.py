@@ -25,7 +25,7 @@ BEGIN, END = "<!-- tables: begin, by `make tables` -->", "<!-- tables: end -->"
 # Where the files are, in a checkout.
 ROOT = Path(__file__).resolve().parents[1]
 README, LADDERS = ROOT / "README.md", ROOT / "docs" / "ladders"
-RESULTS = ROOT / "bench" / "results" / "amd-epyc-zen3-2-cores.json"
+RESULTS = ROOT / "bench" / "results" / "amd-epyc-zen1-2-cores.json"
 
 PROGRAMS = {"dense": "dense 100-64-10", "cnn": "CNN 28×28", "lstm": "LSTM 50×100 → 64"}
 PRODUCTS = [f"matmul/{size}x{size}x{size}" for size in (256, 512, 1024, 2048)]
