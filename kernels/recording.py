@@ -14,8 +14,7 @@ chunks are. For launches on a GPU there is another kind, which the same function
 What is computed between launches in NumPy is not seen, unless it is said: `on_host(function, *args)` calls a function
 now and at each replay. Code that must not be replayed at all says `refuse(reason)`. Numbers among the arguments stay
 what they were, but for those that a kernel takes from an array `changing(*numbers)`: `replay` can be given others.
-Whoever replays has to make sure
-that nothing else happened, for example by comparing (nn/steps.py).
+Whoever replays has to make sure that nothing else happened, for example by comparing (nn/steps.py).
 
 One thread at a time records, and a recording remembers the launches of that thread alone. Its scratch memory is its
 own, so that any thread may replay it, though only one at a time.

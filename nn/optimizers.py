@@ -360,21 +360,21 @@ class Adam(Optimizer):
         self.epsilon = self._number("epsilon", epsilon)
         super().__init__(learning_rate, **options)
 
+    def rates(self):
+        """What a step takes beside the arrays."""
+        return {
+            "step": self.iterations,
+            "learning_rate": self._learning_rate,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
     def update(self, w, g, m, v):
-        kernels.adam_update(
-            w,
-            g,
-            m,
-            v,
-            step=self.iterations,
-            learning_rate=self._learning_rate,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-        )
+        kernels.adam_update(w, g, m, v, **self.rates())
 
     def numbers(self):
-        return adam_numbers(self.iterations, self._learning_rate, self.beta_1, self.beta_2, self.epsilon)
+        return adam_numbers(**self.rates())
 
     def get_config(self):
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
@@ -387,23 +387,11 @@ class AdamW(Adam):
         self.weight_decay = self._number("weight_decay", weight_decay)
         super().__init__(learning_rate, beta_1, beta_2, epsilon, **options)
 
-    def update(self, w, g, m, v):
-        kernels.adamw_update(
-            w,
-            g,
-            m,
-            v,
-            step=self.iterations,
-            learning_rate=self._learning_rate,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            weight_decay=self.weight_decay,
-        )
+    def rates(self):
+        return {**super().rates(), "weight_decay": self.weight_decay}
 
-    def numbers(self):
-        rates = self._learning_rate, self.beta_1, self.beta_2, self.epsilon
-        return adam_numbers(self.iterations, *rates, self.weight_decay)
+    def update(self, w, g, m, v):
+        kernels.adamw_update(w, g, m, v, **self.rates())
 
     def get_config(self):
         return {**super().get_config(), "weight_decay": self.weight_decay}
