@@ -227,6 +227,8 @@ def normal_parts(x):
     """
     a = clamp(vabs(x), 0.0, normal_highest(x))
     square = a * a
-    n, m = reduce_exp(-0.5 * square, -0.5 * fma(a, a, -square))
+    n = vround(square * (-0.5 * LOG2_E))
+    r = fma(n, -ln2_low(x), fma(-0.5 * a, a, n * -ln2_high(x)))  # from the exact square
+    m = fma(r * r, exp_tail(r), r)
     below = fma(a, below_odd(square), below_even(square))
     return a, tail_even(square), tail_odd(square), below, m, n

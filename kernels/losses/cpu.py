@@ -127,7 +127,7 @@ def elementwise(loss, slope, work):
 
     @jit(name=f"loss{slope.py_func.__name__}")
     def backward(chunk, y, t, dy, scale):
-        slopes(dy, (y, t, vfill(y, scale)), chunk * CHUNK, min(y.size, (chunk + 1) * CHUNK))
+        slopes(dy, (y, t, y.dtype.type(scale)), chunk * CHUNK, min(y.size, (chunk + 1) * CHUNK))
 
     run_forward, run_backward = threaded(forward), threaded(backward)
 
@@ -205,7 +205,7 @@ def softmax_loss(sums, target, name):
     def slopes(args, j, left):
         x, t, row, start, shift, factor, scale = args
         e = vexp(vload_part(x, j, left) - shift)
-        return fma(e, factor, -target(x, t, row, start, j, left)) * scale
+        return fma(e, factor, -target(e, t, row, start, j, left)) * scale
 
     @jit(name=f"loss_softmax_{name}")
     def forward(chunk, x, t, notes, rows, width, group):
@@ -224,7 +224,7 @@ def softmax_loss(sums, target, name):
 
     @jit(name=f"loss_softmax_{name}_slope")
     def backward(chunk, x, t, notes, dx, rows, width, group, scale):
-        scale = vfill(x, scale)
+        scale = x.dtype.type(scale)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
             start, end = row * width, (row + 1) * width
             slopes(dx, (x, t, row, start, at(notes, row), at(notes, rows + row), scale), start, end)
@@ -242,14 +242,16 @@ def probability_loss(target, name):
     @jit(inline=True)
     def logarithms(args, j, left):
         p, t, row, start, total = args
-        return target(p, t, row, start, j, left) * log_of_clipped(vload_part(p, j, left) / total)
+        value = vload_part(p, j, left)
+        return target(value, t, row, start, j, left) * log_of_clipped(value / total)
 
     @sum_of
     @jit(inline=True)
     def weights(args, j, left):
         p, t, row, start, total = args
-        q = vload_part(p, j, left) / total
-        return select((q < LOWEST) | (q > HIGHEST), 0.0, target(p, t, row, start, j, left))
+        value = vload_part(p, j, left)
+        q = value / total
+        return select((q < LOWEST) | (q > HIGHEST), 0.0, target(value, t, row, start, j, left))
 
     @map_row
     @jit(inline=True)
@@ -257,7 +259,7 @@ def probability_loss(target, name):
         p, t, row, start, total, common, scale = args
         value = vload_part(p, j, left)
         q = value / total
-        own = select((q < LOWEST) | (q > HIGHEST), 0.0, target(p, t, row, start, j, left) / value)
+        own = select((q < LOWEST) | (q > HIGHEST), 0.0, target(value, t, row, start, j, left) / value)
         return (common - own) * scale
 
     @jit(name=f"loss_probability_{name}")
@@ -273,7 +275,7 @@ def probability_loss(target, name):
 
     @jit(name=f"loss_probability_{name}_slope")
     def backward(chunk, p, t, notes, dp, rows, width, group, scale):
-        scale = vfill(p, scale)
+        scale = p.dtype.type(scale)
         for row in range(chunk * group, min(rows, (chunk + 1) * group)):
             start, end = row * width, (row + 1) * width
             total = at(notes, row)

@@ -2,8 +2,8 @@
 
 Two types, made known to Numba here and used by every fast CPU kernel:
 
-`Vec`   one SIMD register of float32, float64, int32 or int64 lanes. Python's operators work on it
-        (`+ - * /`, comparisons, unary minus), numbers join in as if broadcast.
+`Vec`   one SIMD register of float32, float64, int32 or int64 lanes, or some side by side (`vectors`). Python's
+        operators work on it (`+ - * /`, comparisons, unary minus), numbers join in as if broadcast.
 `Tile`  a register tile: rows x columns of such vectors, the accumulators of a matrix product. It is a stack array
         that LLVM moves to registers, because every access below has constant indices.
 
@@ -28,6 +28,8 @@ from .arithmetic import (
     first_lanes,
     float_to_bits,
     fma,
+    join_max,
+    join_sum,
     lane_numbers,
     odd_lanes,
     polynomial,
@@ -56,6 +58,7 @@ from .memory import (
     lanes,
     rolled,
     stack_array,
+    vectors,
     vfill,
     viewed,
     vload,
@@ -109,6 +112,8 @@ __all__ = [
     "first_lanes",
     "float_to_bits",
     "fma",
+    "join_max",
+    "join_sum",
     "lane_numbers",
     "lanes",
     "odd_lanes",
@@ -140,6 +145,7 @@ __all__ = [
     "transpose_block",
     "vabs",
     "vcopysign",
+    "vectors",
     "vfill",
     "vfloor",
     "vhighest",

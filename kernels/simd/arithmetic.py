@@ -9,7 +9,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic
 
 from . import emit
-from .kinds import Mask, Vec, integer_of
+from .kinds import Mask, Vec, Vectors, counted, integer_of
 from .machine import VECTOR_BYTES
 
 
@@ -178,19 +178,21 @@ def first_lane(typingctx, mask):
 
 @intrinsic
 def first_lanes(typingctx, like, count):
-    """Mask of the lanes whose number is below `count` (lanes as in `like`, an array or a vector)."""
-    mask = Mask(Vec(like.dtype).lanes)
+    """Mask of the lanes, of vectors like an array or a vector, whose number is below `count`; of Vectors, all."""
+    mask = Mask(counted(like.dtype, count).lanes)
 
     def codegen(context, builder, sig, args):
+        if isinstance(count, Vectors):
+            return ir.Constant(context.get_value_type(mask), [1] * mask.lanes)
         return emit.first_lanes(builder, args[1], mask.lanes)
 
-    return mask(like, types.intp), codegen
+    return mask(like, count if isinstance(count, Vectors) else types.intp), codegen
 
 
 @intrinsic
 def to_int(typingctx, x):
     """Whole-number float lanes as integers of the same width (out of range: undefined)."""
-    vec = Vec(integer_of(x.dtype))
+    vec = Vec(integer_of(x.dtype), x.vectors)
 
     def codegen(context, builder, sig, args):
         return builder.fptosi(args[0], context.get_value_type(vec))
@@ -201,7 +203,7 @@ def to_int(typingctx, x):
 @intrinsic
 def to_float(typingctx, x):
     """Integer lanes as floats of the same width."""
-    vec = Vec(types.float32 if x.dtype.bitwidth == 32 else types.float64)
+    vec = Vec(types.float32 if x.dtype.bitwidth == 32 else types.float64, x.vectors)
 
     def codegen(context, builder, sig, args):
         return builder.sitofp(args[0], context.get_value_type(vec))
@@ -212,7 +214,7 @@ def to_float(typingctx, x):
 @intrinsic
 def bits_to_float(typingctx, x):
     """The same bits, read as floats."""
-    vec = Vec(types.float32 if x.dtype.bitwidth == 32 else types.float64)
+    vec = Vec(types.float32 if x.dtype.bitwidth == 32 else types.float64, x.vectors)
 
     def codegen(context, builder, sig, args):
         return builder.bitcast(args[0], context.get_value_type(vec))
@@ -223,7 +225,7 @@ def bits_to_float(typingctx, x):
 @intrinsic
 def float_to_bits(typingctx, x):
     """The same bits, read as integers."""
-    vec = Vec(integer_of(x.dtype))
+    vec = Vec(integer_of(x.dtype), x.vectors)
 
     def codegen(context, builder, sig, args):
         return builder.bitcast(args[0], context.get_value_type(vec))
@@ -254,7 +256,7 @@ odd_lanes = _pairing(lambda n: list(range(1, 2 * n, 2)), "a1 a3 ... b1 b3 ...: t
 @intrinsic
 def lane_numbers(typingctx, like):
     """0, 1, 2 ... as integers of the width of `like`, an array or a vector."""
-    vec = Vec(integer_of(like.dtype))
+    vec = Vec(integer_of(like.dtype), like.vectors if isinstance(like, Vec) else 1)
 
     def codegen(context, builder, sig, args):
         return ir.Constant(context.get_value_type(vec), list(range(vec.lanes)))
@@ -334,7 +336,7 @@ def vscale(typingctx, x, n):
     """
 
     def scale_avx512(builder, x, n):
-        suffix, mask = ("ps", ir.IntType(16)) if x.type.count == 16 else ("pd", ir.IntType(8))
+        suffix, mask = ("ps", ir.IntType(16)) if emit.bytes(x.type) == 4 else ("pd", ir.IntType(8))
         args = [x, n, x, ir.Constant(mask, -1), ir.Constant(emit.I32, 4)]  # all lanes, the current rounding mode
         return emit.call(builder, f"llvm.x86.avx512.mask.scalef.{suffix}.512", x.type, args)
 
@@ -347,7 +349,9 @@ def vscale(typingctx, x, n):
         return x
 
     def codegen(context, builder, sig, args):
-        return (scale_avx512 if VECTOR_BYTES == 64 else scale_twice)(builder, *args)
+        if VECTOR_BYTES < 64:
+            return scale_twice(builder, *args)
+        return emit.by_vector(builder, scale_avx512, x.vectors, *args)
 
     return x(x, n), codegen
 
@@ -360,12 +364,23 @@ def _reduction(combine, text):
     return intrinsic(declare)
 
 
+def _joining(combine, text):
+    def declare(typingctx, x):
+        vec = Vec(x.dtype)
+        return vec(x), lambda context, builder, sig, args: emit.halved(builder, combine, args[0], vec.lanes)
+
+    declare.__doc__ = text
+    return intrinsic(declare)
+
+
 def _maximum(builder, a, b):
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 vsum = _reduction(ir.IRBuilder.fadd, "Sum of the lanes, by halving.")
 vhighest = _reduction(_maximum, "Largest lane, where none is NaN.")
+join_sum = _joining(ir.IRBuilder.fadd, "The vectors of a wide one, added up.")
+join_max = _joining(_maximum, "The largest of a wide one's vectors, lane by lane, where none is NaN.")
 
 
 @intrinsic

@@ -69,13 +69,26 @@ def _lanes_from(builder, value, first, count):
     return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), numbers)
 
 
-def halved(builder, combine, value):
-    """All lanes combined: the vector is halved until one is left, a fixed order, whatever the processor."""
+def halved(builder, combine, value, left=1):
+    """Lanes combined: the vector is halved until `left` are left, in a fixed order; one is a number."""
     count = value.type.count
-    while count > 1:
+    while count > left:
         count //= 2
         value = combine(builder, *(_lanes_from(builder, value, first, count) for first in (0, count)))
-    return builder.extract_element(value, ir.Constant(I32, 0))
+    return value if left > 1 else builder.extract_element(value, ir.Constant(I32, 0))
+
+
+def by_vector(builder, function, vectors, *wide):
+    """`function` of each of the vectors that wide ones are made of: for instructions of one register."""
+    count = wide[0].type.count // vectors
+    parts = [
+        function(builder, *(_lanes_from(builder, value, first, count) for value in wide))
+        for first in range(0, vectors * count, count)
+    ]
+    while len(parts) > 1:
+        numbers = ir.Constant(ir.VectorType(I32, 2 * count), list(range(2 * count)))
+        parts, count = [builder.shuffle_vector(a, b, numbers) for a, b in zip(parts[::2], parts[1::2])], 2 * count
+    return parts[0]
 
 
 def first_lanes(builder, count, lanes):

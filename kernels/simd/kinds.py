@@ -8,11 +8,19 @@ from .machine import VECTOR_BYTES
 
 
 class Vec(types.Type):
-    """A SIMD register: VECTOR_BYTES of `dtype`."""
+    """A SIMD register: VECTOR_BYTES of `dtype`; or `vectors` of them side by side, a wide vector."""
 
-    def __init__(self, dtype):
-        self.dtype, self.lanes = dtype, VECTOR_BYTES * 8 // dtype.bitwidth
+    def __init__(self, dtype, vectors=1):
+        self.dtype, self.vectors, self.lanes = dtype, vectors, vectors * VECTOR_BYTES * 8 // dtype.bitwidth
         super().__init__(f"Vec({dtype} x {self.lanes})")
+
+
+class Vectors(types.Type):
+    """Where lanes are counted: all of `number` vectors, as one wide vector."""
+
+    def __init__(self, number):
+        self.number = number
+        super().__init__(f"Vectors({number})")
 
 
 class Mask(types.Type):
@@ -44,11 +52,19 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.VectorType(ir.IntType(1), fe_type.lanes))
 
 
+register_model(Vectors)(models.OpaqueModel)
+
+
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, manager, fe_type):
         vec = manager.lookup(fe_type.vec).get_value_type()
         super().__init__(manager, fe_type, ir.ArrayType(vec, fe_type.rows * fe_type.columns).as_pointer())
+
+
+def counted(dtype, count):
+    """The vector of `dtype` for a count of lanes: a wide one for Vectors."""
+    return Vec(dtype, count.number if isinstance(count, Vectors) else 1)
 
 
 def integer_of(dtype):

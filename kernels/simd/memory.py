@@ -7,7 +7,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from . import emit
-from .kinds import Vec, integer_of
+from .kinds import Vec, Vectors, counted, integer_of
 from .machine import VECTOR_BYTES
 
 
@@ -53,13 +53,23 @@ def viewed(typingctx, array, like):
 @intrinsic
 def lanes(typingctx, x):
     """Lanes of a vector of x's dtype (x an array, a vector or a scalar); a constant of the compiled code."""
-    dtype = x if isinstance(x, types.Number) else x.dtype
-    count = VECTOR_BYTES * 8 // dtype.bitwidth
+    count = Vec(x if isinstance(x, types.Number) else x.dtype).lanes
 
     def codegen(context, builder, sig, args):
         return ir.Constant(emit.I64, count)
 
     return types.intp(x), codegen
+
+
+@intrinsic(prefer_literal=True)
+def vectors(typingctx, number):
+    """Where lanes are counted: all of this many vectors (a literal, a power of two), as one wide vector.
+
+    Arithmetic on it is arithmetic on each of them, one instruction after another. What is a long chain of operations
+    that wait for each other for one vector, a polynomial say, then keeps the processor busy.
+    """
+    kind = Vectors(number.literal_value)
+    return kind(number), lambda context, builder, sig, args: context.get_dummy_value()
 
 
 @intrinsic
@@ -75,14 +85,19 @@ def vload(typingctx, array, index):
 
 @intrinsic
 def vload_part(typingctx, array, index, count):
-    """The first `count` lanes (all, where it is more) from array[index:], others zero; memory beyond is not touched."""
-    vec = Vec(array.dtype)
+    """The first `count` lanes (all, where it is more) from array[index:], others zero; memory beyond is not touched.
+
+    count : a number, or Vectors.
+    """
+    vec = counted(array.dtype, count)
 
     def codegen(context, builder, sig, args):
-        pointer = emit.address(context, builder, array, *args[:2])
-        return emit.load_part(builder, pointer, context.get_value_type(vec), args[2])
+        pointer, kind = emit.address(context, builder, array, *args[:2]), context.get_value_type(vec)
+        if isinstance(count, Vectors):
+            return emit.load(builder, pointer, kind)
+        return emit.load_part(builder, pointer, kind, args[2])
 
-    return vec(array, types.intp, types.intp), codegen
+    return vec(array, types.intp, count if isinstance(count, Vectors) else types.intp), codegen
 
 
 @intrinsic
@@ -111,13 +126,17 @@ def vstream(typingctx, array, index, value):
 
 @intrinsic
 def vstore_part(typingctx, array, index, value, count):
-    """Store the first `count` lanes (all, where it is more); memory beyond is not touched."""
+    """Store the first `count` lanes (all, where it is more, or of Vectors); memory beyond is not touched."""
 
     def codegen(context, builder, sig, args):
-        emit.store_part(builder, args[2], emit.address(context, builder, array, *args[:2]), args[3])
+        pointer = emit.address(context, builder, array, *args[:2])
+        if isinstance(count, Vectors):
+            emit.store(builder, args[2], pointer)
+        else:
+            emit.store_part(builder, args[2], pointer, args[3])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, value, types.intp), codegen
+    return types.void(array, types.intp, value, count if isinstance(count, Vectors) else types.intp), codegen
 
 
 def _convert(builder, value, source, target):
@@ -208,7 +227,7 @@ def vsplat(typingctx, array, index):
 @intrinsic
 def vfill(typingctx, like, value):
     """Every lane is `value`, in the dtype of `like` (an array or a vector)."""
-    vec = Vec(like.dtype)
+    vec = like if isinstance(like, Vec) else Vec(like.dtype)
 
     def codegen(context, builder, sig, args):
         return emit.splat(builder, context.cast(builder, args[1], value, vec.dtype), vec.lanes)

@@ -8,8 +8,8 @@ import math
 
 from ...arrays import flat
 from ...jit import jit
-from ...rows import map_vectors
-from ...simd import constant, fma, select, vabs, vcopysign, vfill, vload_part, vscale
+from ...rows import WIDE, map_vectors
+from ...simd import constant, fma, select, vabs, vfill, vload_part, vmax, vscale
 from ...threads import threaded
 from ...vecmath import (
     clamp,
@@ -123,16 +123,15 @@ DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 def _gelu(x, _):
     a, even, odd, below, m, n = normal_parts(x)
     q = fma(a, even, a * a * odd) / below
-    beyond = vscale(fma(q, m, q), n)
-    return select(x < 0.0, -beyond, x - beyond)
+    return vmax(vfill(x, 0.0), x) - vscale(fma(q, m, q), n)
 
 
 @jit(inline=True)
 def _gelu_slope(dy, x, _):
     a, even, odd, below, m, n = normal_parts(x)
-    q = fma(a, odd, even) / below
-    density, beyond = vscale(fma(m, DENSITY, DENSITY), n), vscale(fma(q, m, q), n)
-    return dy * fma(vcopysign(a, x), density, select(x < 0.0, beyond, 1.0 - beyond))
+    q = fma(a, DENSITY, -fma(a, odd, even) / below)
+    change = vscale(fma(q, m, q), n)
+    return dy * select(x < 0.0, -change, 1.0 + change)
 
 
 # The other gelu is x sigmoid(z), z = x (c1 + c3 x^2), c1 = sqrt(8 / pi) and c3 = 0.044715 c1. In the tail, exp(z) is
@@ -169,31 +168,32 @@ def _gelu_tanh_slope(dy, x, _):
 # Kernels over arrays
 
 
-def elementwise(function, slope, work):
+def elementwise(function, slope, work, several=WIDE):
     """Launchers (x, y, parameter) and (dy, x or y, dx, parameter) for one of the functions above.
 
     work : arithmetic operations an element, roughly. One chunk is CHUNK elements.
+    several : vectors to compute side by side.
     """
 
-    @map_vectors
     @jit(inline=True)
-    def values(args, i, left):
+    def value(args, i, left):
         x, parameter = args
         return function(vload_part(x, i, left), parameter)
 
-    @map_vectors
     @jit(inline=True)
-    def slopes(args, i, left):
+    def slope_times_dy(args, i, left):
         dy, kept, parameter = args
         return slope(vload_part(dy, i, left), vload_part(kept, i, left), parameter)
 
+    values, slopes = map_vectors(value, several), map_vectors(slope_times_dy, several)
+
     @jit(name=f"activation{function.py_func.__name__}")
     def forward(chunk, x, y, parameter):
-        values(y, (x, vfill(x, parameter)), chunk * CHUNK, min(x.size, (chunk + 1) * CHUNK))
+        values(y, (x, x.dtype.type(parameter)), chunk * CHUNK, min(x.size, (chunk + 1) * CHUNK))
 
     @jit(name=f"activation{slope.py_func.__name__}")
     def backward(chunk, dy, kept, dx, parameter):
-        slopes(dx, (dy, kept, vfill(dy, parameter)), chunk * CHUNK, min(dy.size, (chunk + 1) * CHUNK))
+        slopes(dx, (dy, kept, dy.dtype.type(parameter)), chunk * CHUNK, min(dy.size, (chunk + 1) * CHUNK))
 
     run_forward, run_backward = threaded(forward), threaded(backward)
 
@@ -214,5 +214,5 @@ sigmoid, sigmoid_backward = elementwise(_sigmoid, _sigmoid_slope, 20)
 tanh, tanh_backward = elementwise(_tanh, _tanh_slope, 20)
 softplus, softplus_backward = elementwise(_softplus, _softplus_slope, 40)
 silu, silu_backward = elementwise(_silu, _silu_slope, 20)
-gelu, gelu_backward = elementwise(_gelu, _gelu_slope, 40)
+gelu, gelu_backward = elementwise(_gelu, _gelu_slope, 40, several=2)  # five polynomials: more leave the registers
 gelu_tanh, gelu_tanh_backward = elementwise(_gelu_tanh, _gelu_tanh_slope, 40)

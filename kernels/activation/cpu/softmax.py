@@ -119,7 +119,7 @@ def softmax_rows(chunk, x, y, rows, width, group):
             store_two(y, start, end, a * factor, b * factor)
         else:
             total = row_exp(x, y, start, end, row_highest(x, start, end))
-            times(y, (y, 1.0 / vfill(x, total)), start, end)
+            times(y, (y, x.dtype.type(1.0) / total), start, end)
 
 
 @map_row
