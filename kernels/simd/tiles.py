@@ -297,6 +297,23 @@ def _store_rows(context, builder, sig, args, index_of):
     return context.get_dummy_value()
 
 
+def _stream_rows(context, builder, sig, args, index_of):
+    """Store the tile's rows below `rows` past the caches, row i at c[index_of(i):]."""
+    tile, c = sig.args[:2]
+    stack, array, *_, rows = args
+    hint = builder.module.add_metadata([ir.Constant(emit.I32, 1)])
+    for i in range(tile.rows):
+        with builder.if_then(builder.icmp_signed("<", ir.Constant(emit.I64, i), rows)):
+            pointer = emit.address(context, builder, c, array, index_of(i))
+            for j in range(tile.columns):
+                vector = builder.load(_slot(builder, stack, i * tile.columns + j))
+                target = builder.gep(pointer, [ir.Constant(emit.I64, j * tile.vec.lanes)], inbounds=True)
+                stored = builder.store(vector, builder.bitcast(target, vector.type.as_pointer()))
+                stored.align = VECTOR_BYTES
+                stored.set_metadata("nontemporal", hint)
+    return context.get_dummy_value()
+
+
 def _is_whole(builder, tile, rows, count):
     """Whether all rows and columns of the tile exist."""
     all_rows = builder.icmp_signed(">=", rows, ir.Constant(emit.I64, tile.rows))
@@ -340,22 +357,27 @@ def tile_stream_at(typingctx, tile, c, c0, table, t0, rows):
     """
 
     def codegen(context, builder, sig, args):
-        stack, array, c0, table_value, t0, rows = args
-        places = emit.address(context, builder, table, table_value, t0)
-        hint = builder.module.add_metadata([ir.Constant(emit.I32, 1)])
-        for i in range(tile.rows):
-            with builder.if_then(builder.icmp_signed("<", ir.Constant(emit.I64, i), rows)):
-                place = builder.load(builder.gep(places, [ir.Constant(emit.I64, i)], inbounds=True))
-                pointer = emit.address(context, builder, c, array, builder.add(c0, place))
-                for j in range(tile.columns):
-                    vector = builder.load(_slot(builder, stack, i * tile.columns + j))
-                    target = builder.gep(pointer, [ir.Constant(emit.I64, j * tile.vec.lanes)], inbounds=True)
-                    stored = builder.store(vector, builder.bitcast(target, vector.type.as_pointer()))
-                    stored.align = VECTOR_BYTES
-                    stored.set_metadata("nontemporal", hint)
-        return context.get_dummy_value()
+        places = emit.address(context, builder, table, *args[3:5])
+
+        def index_of(i):
+            return builder.add(args[2], builder.load(builder.gep(places, [ir.Constant(emit.I64, i)], inbounds=True)))
+
+        return _stream_rows(context, builder, sig, args, index_of)
 
     return types.void(tile, c, types.intp, table, types.intp, types.intp), codegen
+
+
+@intrinsic
+def tile_stream(typingctx, tile, c, c0, stride, rows):
+    """`tile_store` past the caches, as `tile_stream_at`."""
+
+    def codegen(context, builder, sig, args):
+        c0, stride = args[2:4]
+        return _stream_rows(
+            context, builder, sig, args, lambda i: builder.add(c0, builder.mul(stride, ir.Constant(emit.I64, i)))
+        )
+
+    return types.void(tile, c, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic

@@ -9,6 +9,7 @@ from harness import assert_close, extra_memory, load_cases
 
 from handloom import kernels
 from handloom.kernels.convolution.cpu import winograd
+from handloom.kernels.convolution.cpu.tables import STREAM
 from handloom.kernels.convolution.reference import conv2d
 
 
@@ -125,6 +126,31 @@ def test_im2col_takes_no_second_gradient_where_there_is_no_padding():
     y, saved = kernels.conv2d_forward(x, w, variant="im2col")
     taken = extra_memory(lambda: kernels.conv2d_backward(y, saved, (True, False, False)), y)
     assert x.nbytes <= taken < 1.5 * x.nbytes  # the matrix is as large as x
+
+
+def test_depthwise_past_the_caches_is_depthwise():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 96, 98, 64), np.float32), rng.standard_normal((3, 3, 1, 64), np.float32)
+    y, saved = kernels.conv2d_forward(x, w, groups=64, padding="same", activation="relu")
+    dy = rng.standard_normal(y.shape, np.float32)
+    dx = kernels.conv2d_backward(dy, saved)[0]
+    assert x[0].nbytes + y[0].nbytes < STREAM < x.nbytes + y.nbytes
+    for image in range(len(x)):
+        own = slice(image, image + 1)
+        alone, saved = kernels.conv2d_forward(x[own], w, groups=64, padding="same", activation="relu")
+        np.testing.assert_array_equal(y[own], alone)
+        np.testing.assert_array_equal(dx[own], kernels.conv2d_backward(dy[own], saved)[0])
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, -np.inf])
+def test_a_weight_that_is_not_finite_makes_nan_of_the_zeros_around_the_image(spoilt):
+    x, w = np.ones((1, 6, 40, 24), np.float32), np.ones((3, 3, 1, 24), np.float32)
+    w[0, 0, 0, 17] = spoilt
+    y = kernels.conv2d(x, w, groups=24, padding="same")
+    expected = np.full(y.shape[1:3], np.isnan(spoilt))
+    expected[0] = expected[:, 0] = True
+    np.testing.assert_array_equal(np.isnan(y[0, :, :, 17]), expected)
+    assert np.isfinite(np.delete(y, 17, axis=-1)).all()
 
 
 def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):
