@@ -15,6 +15,8 @@ import numpy as np
 
 LINE = 64  # bytes
 SMALL = 4096  # elements
+# Bytes that a last-level cache is taken to hold.
+CACHES = 8 << 20
 
 # While launches are recorded, who gives scratch memory instead: a recording keeps its own (recording.py).
 recorder = None
@@ -57,6 +59,15 @@ def scratch(name: str, size: int, dtype) -> np.ndarray:
     if buffer is None or buffer.size < size:
         buffer = buffers[key] = aligned(size, dtype)
     return buffer[:size]
+
+
+def past_caches(nbytes: int) -> bool:
+    """Whether a kernel that reads and writes so many bytes should write past the caches.
+
+    Lines that are written are read first, and if more is moved than the caches hold, they are gone before anybody
+    wants them.
+    """
+    return nbytes >= CACHES
 
 
 def aligned(size: int, dtype) -> np.ndarray:

@@ -27,6 +27,7 @@ from ..simd import (
 )
 from ..threads import threaded
 from ..vecmath import clamp, vexp, vlog, vlog1p, vsigmoid
+from ..workspace import past_caches
 
 # Elements of one chunk of an elementwise loss.
 CHUNK = 4096
@@ -115,9 +116,8 @@ def elementwise(loss, slope, work):
         y, t = args
         return select(first_lanes(y, left), loss(vload_part(y, i, left), vload_part(t, i, left)), 0.0)
 
-    @map_vectors
     @jit(inline=True)
-    def slopes(args, i, left):
+    def slope_of(args, i, left):
         y, t, scale = args
         return slope(vload_part(y, i, left), vload_part(t, i, left)) * scale
 
@@ -125,11 +125,16 @@ def elementwise(loss, slope, work):
     def forward(chunk, y, t, partial, scale):
         partial[chunk] = loss_of((y, t), chunk * CHUNK, min(y.size, (chunk + 1) * CHUNK)) * y.dtype.type(scale)
 
-    @jit(name=f"loss{slope.py_func.__name__}")
-    def backward(chunk, y, t, dy, scale):
-        slopes(dy, (y, t, y.dtype.type(scale)), chunk * CHUNK, min(y.size, (chunk + 1) * CHUNK))
+    def kernel(past):
+        slopes = map_vectors(slope_of, past=past)
 
-    run_forward, run_backward = threaded(forward), threaded(backward)
+        @jit(name=f"loss{slope.py_func.__name__}{'_past' * past}")
+        def backward(chunk, y, t, dy, scale):
+            slopes(dy, (y, t, y.dtype.type(scale)), chunk * CHUNK, min(y.size, (chunk + 1) * CHUNK))
+
+        return threaded(backward)
+
+    run_forward, backward, backward_past = threaded(forward), kernel(False), kernel(True)
 
     def launch_forward(y, t):
         partial = np.empty(-(-y.size // CHUNK), y.dtype)
@@ -137,9 +142,10 @@ def elementwise(loss, slope, work):
         return _total(partial)
 
     def launch_backward(dloss, y, t, dy):
-        run_backward(-(-y.size // CHUNK), work * y.size, flat(y), flat(t), flat(dy), dloss / y.size)
+        run = backward_past if past_caches(3 * dy.nbytes) else backward
+        run(-(-y.size // CHUNK), work * y.size, flat(y), flat(t), flat(dy), dloss / y.size)
 
-    launch_forward.kernel, launch_backward.kernel = forward, backward
+    launch_forward.kernel, launch_backward.kernel = forward, backward.kernel
     return launch_forward, launch_backward
 
 

@@ -9,6 +9,7 @@ from ulp import spread, ulps
 from handloom import kernels
 from handloom.kernels import simd
 from handloom.kernels.recording import Recording
+from handloom.kernels.workspace import CACHES
 
 WIDE = np.longdouble
 erfc = np.vectorize(math.erfc, otypes=[float])
@@ -208,3 +209,17 @@ BAD = [
 def test_errors(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("op", ["relu", "silu", "tanh", "gelu", "softmax", "log_softmax"])
+def test_what_goes_past_the_caches_has_the_same_bits(op):
+    forward, backward = getattr(kernels, f"{op}_forward"), getattr(kernels, f"{op}_backward")
+    x, dy = np.random.default_rng(0).standard_normal((2, 1021, 1031), np.float32)  # rows start anywhere in a line
+    y, saved = forward(x)
+    (dx,) = backward(dy, saved)
+    assert 2 * x.nbytes > CACHES > 3 * x[:500].nbytes
+    for start in range(0, len(x), 500):
+        part = slice(start, start + 500)
+        own, saved = forward(x[part])
+        np.testing.assert_array_equal(y[part], own)
+        np.testing.assert_array_equal(dx[part], backward(dy[part], saved)[0])

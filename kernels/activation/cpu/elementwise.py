@@ -24,6 +24,7 @@ from ...vecmath import (
     vsigmoid,
     vtanh,
 )
+from ...workspace import past_caches
 
 # Elements of one chunk.
 CHUNK = 16384
@@ -185,25 +186,30 @@ def elementwise(function, slope, work, several=WIDE):
         dy, kept, parameter = args
         return slope(vload_part(dy, i, left), vload_part(kept, i, left), parameter)
 
-    values, slopes = map_vectors(value, several), map_vectors(slope_times_dy, several)
+    def kernels(past):
+        values, slopes = map_vectors(value, several, past), map_vectors(slope_times_dy, several, past)
 
-    @jit(name=f"activation{function.py_func.__name__}")
-    def forward(chunk, x, y, parameter):
-        values(y, (x, x.dtype.type(parameter)), chunk * CHUNK, min(x.size, (chunk + 1) * CHUNK))
+        @jit(name=f"activation{function.py_func.__name__}{'_past' * past}")
+        def forward(chunk, x, y, parameter):
+            values(y, (x, x.dtype.type(parameter)), chunk * CHUNK, min(x.size, (chunk + 1) * CHUNK))
 
-    @jit(name=f"activation{slope.py_func.__name__}")
-    def backward(chunk, dy, kept, dx, parameter):
-        slopes(dx, (dy, kept, dy.dtype.type(parameter)), chunk * CHUNK, min(dy.size, (chunk + 1) * CHUNK))
+        @jit(name=f"activation{slope.py_func.__name__}{'_past' * past}")
+        def backward(chunk, dy, kept, dx, parameter):
+            slopes(dx, (dy, kept, dy.dtype.type(parameter)), chunk * CHUNK, min(dy.size, (chunk + 1) * CHUNK))
 
-    run_forward, run_backward = threaded(forward), threaded(backward)
+        return threaded(forward), threaded(backward)
+
+    (forward, backward), (forward_past, backward_past) = kernels(False), kernels(True)
 
     def launch_forward(x, y, parameter):
-        run_forward(-(-x.size // CHUNK), x.size * work, flat(x), flat(y), float(parameter))
+        run = forward_past if past_caches(2 * y.nbytes) else forward
+        run(-(-x.size // CHUNK), x.size * work, flat(x), flat(y), float(parameter))
 
     def launch_backward(dy, kept, dx, parameter):
-        run_backward(-(-dy.size // CHUNK), dy.size * work, flat(dy), flat(kept), flat(dx), float(parameter))
+        run = backward_past if past_caches(3 * dx.nbytes) else backward
+        run(-(-dy.size // CHUNK), dy.size * work, flat(dy), flat(kept), flat(dx), float(parameter))
 
-    launch_forward.kernel, launch_backward.kernel = forward, backward
+    launch_forward.kernel, launch_backward.kernel = forward.kernel, backward.kernel
     return launch_forward, launch_backward
 
 

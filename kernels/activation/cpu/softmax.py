@@ -31,6 +31,7 @@ from ...rows import (
 from ...simd import at, fma, stack_array, vfill, vhighest, viewed, vload_part, vmax
 from ...threads import threaded
 from ...vecmath import vexp, vlog
+from ...workspace import past_caches
 
 # ---------------------------------------------------------------------------------------------------------------------
 # naive: arrays (rows, width)
@@ -122,25 +123,29 @@ def softmax_rows(chunk, x, y, rows, width, group):
             times(y, (y, x.dtype.type(1.0) / total), start, end)
 
 
-@map_row
 @jit(inline=True)
 def softmax_slope(args, j, left):
     dy, y, mean = args
     return vload_part(y, j, left) * (vload_part(dy, j, left) - mean)
 
 
-@jit
-def softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
-    """dx = y (dy - sum of dy y)"""
-    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-        start, end = row * width, (row + 1) * width
-        if is_two_vectors(y, width):
-            a, b = load_two(dy, start, end)
-            c, d = load_two(y, start, end)
-            mean = sum_of_two(a * c, b * d, width)
-            store_two(dx, start, end, c * (a - mean), d * (b - mean))
-        else:
-            softmax_slope(dx, (dy, y, row_dot((dy, y), start, end)), start, end)
+def softmax_backward_kernel(past):
+    slopes = map_row(softmax_slope, past)
+
+    @jit(name=f"softmax_rows_backward{'_past' * past}")
+    def softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
+        """dx = y (dy - sum of dy y)"""
+        for row in range(chunk * group, min(rows, (chunk + 1) * group)):
+            start, end = row * width, (row + 1) * width
+            if is_two_vectors(y, width):
+                a, b = load_two(dy, start, end)
+                c, d = load_two(y, start, end)
+                mean = sum_of_two(a * c, b * d, width)
+                store_two(dx, start, end, c * (a - mean), d * (b - mean))
+            else:
+                slopes(dx, (dy, y, row_dot((dy, y), start, end)), start, end)
+
+    return softmax_rows_backward
 
 
 @map_vectors
@@ -150,50 +155,61 @@ def logarithms(args, j, left):
     return vlog(vload_part(x, j, left))
 
 
-@map_row
 @jit(inline=True)
 def log_softmax_value(args, j, left):
     x, highest, log_sum = args
     return fma(1.0, vload_part(x, j, left) - highest, -log_sum)
 
 
-@jit
-def log_softmax_rows(chunk, x, y, rows, width, group):
-    """y = (x - highest) - log(sum of exp(x - highest)), in this order: a large `highest` hides the logarithm."""
-    first, last = chunk * group, min(rows, (chunk + 1) * group)
-    highest, log_sums = viewed(stack_array(np.uint8, ROOM), x), viewed(stack_array(np.uint8, ROOM), x)
-    for row in range(first, last):
-        highest[row - first], log_sums[row - first] = row_log_parts(x, row * width, (row + 1) * width)
-    logarithms(log_sums, (log_sums,), 0, last - first)
-    for row in range(first, last):
-        args = x, at(highest, row - first), at(log_sums, row - first)
-        log_softmax_value(y, args, row * width, (row + 1) * width)
+def log_softmax_kernel(past):
+    values = map_row(log_softmax_value, past)
+
+    @jit(name=f"log_softmax_rows{'_past' * past}")
+    def log_softmax_rows(chunk, x, y, rows, width, group):
+        """y = (x - highest) - log(sum of exp(x - highest)), in this order: a large `highest` hides the logarithm."""
+        first, last = chunk * group, min(rows, (chunk + 1) * group)
+        highest, log_sums = viewed(stack_array(np.uint8, ROOM), x), viewed(stack_array(np.uint8, ROOM), x)
+        for row in range(first, last):
+            highest[row - first], log_sums[row - first] = row_log_parts(x, row * width, (row + 1) * width)
+        logarithms(log_sums, (log_sums,), 0, last - first)
+        for row in range(first, last):
+            args = x, at(highest, row - first), at(log_sums, row - first)
+            values(y, args, row * width, (row + 1) * width)
+
+    return log_softmax_rows
 
 
-@map_row
 @jit(inline=True)
 def log_softmax_slope(args, j, left):
     dy, y, total = args
     return fma(vexp(vload_part(y, j, left)), -total, vload_part(dy, j, left))
 
 
-@jit
-def log_softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
-    """dx = dy - exp(y) sum of dy"""
-    for row in range(chunk * group, min(rows, (chunk + 1) * group)):
-        start, end = row * width, (row + 1) * width
-        if is_two_vectors(y, width):
-            a, b = load_two(dy, start, end)
-            c, d = load_two(y, start, end)
-            total = sum_of_two(a, b, width)
-            store_two(dx, start, end, fma(vexp(c), -total, a), fma(vexp(d), -total, b))
-        else:
-            log_softmax_slope(dx, (dy, y, row_sum((dy,), start, end)), start, end)
+def log_softmax_backward_kernel(past):
+    slopes = map_row(log_softmax_slope, past)
+
+    @jit(name=f"log_softmax_rows_backward{'_past' * past}")
+    def log_softmax_rows_backward(chunk, dy, y, dx, rows, width, group):
+        """dx = dy - exp(y) sum of dy"""
+        for row in range(chunk * group, min(rows, (chunk + 1) * group)):
+            start, end = row * width, (row + 1) * width
+            if is_two_vectors(y, width):
+                a, b = load_two(dy, start, end)
+                c, d = load_two(y, start, end)
+                total = sum_of_two(a, b, width)
+                store_two(dx, start, end, fma(vexp(c), -total, a), fma(vexp(d), -total, b))
+            else:
+                slopes(dx, (dy, y, row_sum((dy,), start, end)), start, end)
+
+    return log_softmax_rows_backward
 
 
-def _over_rows(kernel):
-    """Two launchers: one chunk after another, and over several threads."""
-    run = threaded(kernel)
+def _over_rows(kernel, past_kernel=None):
+    """Two launchers: one chunk after another, and over several threads.
+
+    past_kernel : the same, but it writes its output past the caches.
+    """
+    run, run_past = threaded(kernel), past_kernel and threaded(past_kernel)
 
     def arguments(arrays):
         """(Chunks, what each gets) for arrays (..., width), the output last."""
@@ -209,7 +225,8 @@ def _over_rows(kernel):
     def launch(*arrays):
         if arrays[0].size:
             chunks, args = arguments(arrays)
-            run(chunks, 24 * arrays[0].size, *args)
+            past = run_past and past_caches(len(arrays) * arrays[0].nbytes)
+            (run_past if past else run)(chunks, 24 * arrays[0].size, *args)
 
     launch.kernel = kernel
     return launch_in_turn, launch
@@ -238,6 +255,6 @@ def softmax_at_once(x, axis):
     return y
 
 
-softmax_backward_simd, softmax_backward = _over_rows(softmax_rows_backward)
-log_softmax_simd, log_softmax = _over_rows(log_softmax_rows)
-log_softmax_backward_simd, log_softmax_backward = _over_rows(log_softmax_rows_backward)
+softmax_backward_simd, softmax_backward = _over_rows(*map(softmax_backward_kernel, (False, True)))
+log_softmax_simd, log_softmax = _over_rows(*map(log_softmax_kernel, (False, True)))
+log_softmax_backward_simd, log_softmax_backward = _over_rows(*map(log_softmax_backward_kernel, (False, True)))

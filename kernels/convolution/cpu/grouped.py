@@ -15,10 +15,9 @@ import numpy as np
 from ... import simd
 from ...gemm.cpu import CODES, NO_BIAS, NONE, add_rows
 from ...recording import on_host
-from ...workspace import LINE, scratch
+from ...workspace import LINE, past_caches, scratch
 from .boxes import TAPS, VECTORS, WEIGHTS, block_of, convolution, correlation, data_boxes, forward_boxes
 from .rows import convolution_of_rows, data_rows, forward_rows
-from .tables import STREAM
 
 # Images from this width on are wide.
 WIDE = 32
@@ -52,7 +51,8 @@ def _convolve(g, rows_of, boxes_of, x, w, bias, y, activation):
     if g.W >= WIDE:
         plan = rows_of(g, x.itemsize)
         chunks = plan.shares * -(-g.C // plan.part)
-        stream = x.nbytes + y.nbytes >= STREAM and y.ctypes.data % LINE == 0 and g.C % block_of(x.itemsize) == 0
+        whole = g.C % block_of(x.itemsize) == 0
+        stream = whole and past_caches(x.nbytes + y.nbytes) and y.ctypes.data % LINE == 0
         convolution_of_rows(width)(chunks, _work(g), *arrays, plan, activation, stream)
     else:
         plan = boxes_of(g, x.itemsize)

@@ -71,7 +71,7 @@ PHASE = 9
 
 @jit(inline=True)
 def pack_weights(w, taps, width, c0, c1, channels, weights):
-    """weights[c // block, t, k, :] = w[taps[t], k, c:...], zeros beyond the channels; returns whether all are finite."""
+    """weights[c // block, t, k, :] = w[taps[t], k, c:...], zeros beyond the channels. Returns if all are finite."""
     block, target = VECTORS * lanes(w), 0
     none = vfill(w, 0.0)
     strange = none != none
