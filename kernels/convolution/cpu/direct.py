@@ -13,7 +13,7 @@ import functools
 import numpy as np
 
 from ... import simd
-from ...gemm.cpu import CODES, NO_BIAS, NONE, RELU, activate, add_rows, pack_panel, pack_panels
+from ...gemm.cpu import CODES, NO_BIAS, NONE, RELU, STRIP, activate, add_rows, copy_panels, pack_panel, pack_panels
 from ...jit import jit
 from ...recording import on_host
 from ...simd import (
@@ -123,15 +123,25 @@ def product(columns):
                         activate(y, y0 + at(places, p0 + i), valid, activation)
 
     @jit(inner=True, name=f"{__name__}.pack-{columns}")
-    def pack(number, w, packed, packing):
-        """One chunk: one panel, tap by tap."""
-        taps, table, depth = packing.taps, packing.panels, packing.depth
-        panel, width = number * PANEL, columns * lanes(w)
-        for tap in range(taps.size):
-            pack_panel(
-                w, at(table, panel + START) + at(taps, tap), packing.across, packing.deep,
-                at(table, panel + COLUMNS), depth, width, packed, at(table, panel + PACKED) + tap * depth * width,
+    def pack(chunk, w, packed, packing, chunks):
+        """One chunk: some panels, side by side as far as they are the columns of one matrix, the others tap by tap."""
+        taps, table, depth, width = packing.taps, packing.panels, packing.depth, columns * lanes(w)
+        panels = table.size // PANEL
+        first, end = chunk * panels // chunks, (chunk + 1) * panels // chunks
+        beside = min(end, packing.beside)
+        if first < beside:
+            panel, count = first * PANEL, (beside - first) * width
+            copy_panels(
+                w, at(table, panel + START), packing.deep, count, taps.size * depth, width,
+                packed, at(table, panel + PACKED),
             )  # fmt: skip
+        for number in range(max(first, beside), end):
+            panel = number * PANEL
+            for tap in range(taps.size):
+                pack_panel(
+                    w, at(table, panel + START) + at(taps, tap), packing.across, packing.deep,
+                    at(table, panel + COLUMNS), depth, width, packed, at(table, panel + PACKED) + tap * depth * width,
+                )  # fmt: skip
 
     return threaded(multiply), threaded(pack)
 
@@ -143,7 +153,8 @@ def packed_panels(run, products, w):
         panels = plan.panels.size // PANEL
         size = panels * packing.taps.size * packing.depth * columns * simd.VECTOR_BYTES // w.itemsize
         packed = scratch("convolution.packed", size, w.dtype)
-        run(pack, panels, 4 * size, w.reshape(-1), packed, packing)
+        chunks = -(-panels // min(STRIP, max(1, panels // 4))) if packing.beside else panels
+        run(pack, chunks, 4 * size, w.reshape(-1), packed, packing, chunks)
         yield columns, plan, packed
 
 

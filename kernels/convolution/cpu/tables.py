@@ -98,6 +98,9 @@ class Packing(NamedTuple):
     depth: int  # rows of a tap
     deep: int
     across: int
+    beside: (
+        int  # so many panels, from the first on, are neighbouring columns of one matrix, whose rows are all the taps'
+    )
 
 
 class Correlation(NamedTuple):
@@ -193,21 +196,36 @@ def _products(g, itemsize, axes, x, y, across, deep, windows=False):
     places = ((high.outputs[:, None] * y.width + wide.outputs) * y.channels).reshape(-1)
     if not windows:
         places = places[order]
-    grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, CHUNKS)
+    widest = TILE_COLUMNS * VECTOR_BYTES // itemsize
+    most = g.groups * -(-(y.channels // g.groups) // widest)
+    grid, together = _cut(g.N, pixels.size, x.size, y.size, most, len(taps) * depth * y.channels, itemsize)
     step = int(wide.inputs[1] - wide.inputs[0]) if wide.inputs.size > 1 else 1
     pace = -(-TILE_ROWS * step * x.channels // max(1, len(taps) * depth))
     found = []
     for columns in range(TILE_COLUMNS, 0, -1):
         panels = _panels(g, x, y, columns, columns * VECTOR_BYTES // itemsize, len(taps) * depth, across)
         if panels.size:
-            shares = min(panels.size // PANEL, -(-CHUNKS // (2 * grid.sheets * grid.blocks)))
+            shares = -(-(panels.size // PANEL) // together)
             product = Product(
                 _whole_sheet(pixels, x.size, grid), _whole_sheet(places, y.size, grid),
                 np.array(runs, np.int64), length, _spans(limits, grid), panels, shares,
                 _streams(g, y, len(taps) * depth, itemsize), runs[-1] if runs else 0, pace, x.size, y.size, *grid,
             )  # fmt: skip
-            found.append((columns, product, Packing(panels, np.array(taps, np.int64), depth, deep, across)))
+            packing = Packing(panels, np.array(taps, np.int64), depth, deep, across, 0)
+            found.append(
+                (columns, product, packing._replace(beside=_beside(packing, columns * VECTOR_BYTES // itemsize)))
+            )
     return found
+
+
+def _beside(packing, width):
+    if packing.across != 1 or not np.array_equal(
+        packing.taps, np.arange(packing.taps.size) * packing.depth * packing.deep
+    ):
+        return 0
+    table = packing.panels.reshape(-1, PANEL)
+    expected = table[0, START] + np.arange(len(table)) * width
+    return int(np.minimum.accumulate((table[:, START] == expected) & (table[:, COLUMNS] == width)).sum())
 
 
 def _limits(high, wide, runs_a_tap, run_step, length):
@@ -280,6 +298,25 @@ def _sheets(images, pixels, image_bytes, chunks):
     sheets = max(1, min(images, images * pixels // SHEET))
     wanted = max(-(-chunks // sheets), -(-images * image_bytes // (sheets * CACHE)))
     return Sheets(images, pixels, sheets, max(1, min(wanted, images // sheets * pixels // (2 * TILE_ROWS))))
+
+
+def _cut(images, pixels, x_size, y_size, panels, w_size, itemsize):
+    """How a product is cut into CHUNKS or more: the sheets and blocks of its pixels, and how many panels a chunk takes.
+
+    Every block of pixels reads all weights, every share of the panels all of x. Of the cuts with chunks enough, and
+    blocks that stay in the cache, this is the one that reads least. So many pixels are cut into many blocks that take
+    all panels, and a few that meet many weights (7 x 7 x 512) are one block, whose panels are shared out.
+    """
+    grid, best = _sheets(images, pixels, (x_size + y_size) * itemsize, 1), None
+    most = max(1, images // grid.sheets * pixels // (2 * TILE_ROWS))
+    for together in range(1, panels + 1):
+        shares = -(-panels // together)
+        blocks = max(grid.blocks, min(most, -(-CHUNKS // (grid.sheets * shares))))
+        missing = max(0, CHUNKS - grid.sheets * blocks * shares)
+        read = grid.sheets * blocks * w_size + shares * images * x_size
+        if best is None or (missing, read) < best[0]:
+            best = (missing, read), grid._replace(blocks=blocks), together
+    return best[1:]
 
 
 def _whole_sheet(offsets, image_size, grid):
