@@ -98,9 +98,7 @@ class Packing(NamedTuple):
     depth: int  # rows of a tap
     deep: int
     across: int
-    beside: (
-        int  # so many panels, from the first on, are neighbouring columns of one matrix, whose rows are all the taps'
-    )
+    beside: int  # so many panels, from the first on, are neighbouring columns of one matrix, as long as their sums
 
 
 class Correlation(NamedTuple):
@@ -211,21 +209,18 @@ def _products(g, itemsize, axes, x, y, across, deep, windows=False):
                 np.array(runs, np.int64), length, _spans(limits, grid), panels, shares,
                 _streams(g, y, len(taps) * depth, itemsize), runs[-1] if runs else 0, pace, x.size, y.size, *grid,
             )  # fmt: skip
-            packing = Packing(panels, np.array(taps, np.int64), depth, deep, across, 0)
-            found.append(
-                (columns, product, packing._replace(beside=_beside(packing, columns * VECTOR_BYTES // itemsize)))
-            )
+            taps = np.array(taps, np.int64)
+            beside = _beside(panels, taps, depth * deep, across, columns * VECTOR_BYTES // itemsize)
+            found.append((columns, product, Packing(panels, taps, depth, deep, across, beside)))
     return found
 
 
-def _beside(packing, width):
-    if packing.across != 1 or not np.array_equal(
-        packing.taps, np.arange(packing.taps.size) * packing.depth * packing.deep
-    ):
+def _beside(panels, taps, tap, across, width):
+    if across != 1 or not np.array_equal(taps, np.arange(taps.size) * tap):
         return 0
-    table = packing.panels.reshape(-1, PANEL)
-    expected = table[0, START] + np.arange(len(table)) * width
-    return int(np.minimum.accumulate((table[:, START] == expected) & (table[:, COLUMNS] == width)).sum())
+    table = panels.reshape(-1, PANEL)
+    is_next = table[:, START] == table[0, START] + np.arange(len(table)) * width
+    return int(np.minimum.accumulate(is_next & (table[:, COLUMNS] == width)).sum())
 
 
 def _limits(high, wide, runs_a_tap, run_step, length):
