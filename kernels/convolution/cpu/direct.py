@@ -9,6 +9,7 @@ one after another.
 """
 
 import functools
+import math
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ...gemm.cpu import CODES, NO_BIAS, NONE, RELU, STRIP, activate, add_rows, c
 from ...jit import jit
 from ...recording import on_host
 from ...simd import (
+    any_lane,
     at,
     expect,
     lanes,
@@ -32,6 +34,8 @@ from ...simd import (
     tile_store_at,
     tile_stream_at,
     tile_zeros,
+    vabs,
+    vfill,
     viewed,
     vload,
     vstore,
@@ -56,6 +60,7 @@ from .tables import (
 ROWS = simd.TILE_ROWS
 # From so many products a number of y on, the memory of y has time to come to the cache meanwhile.
 LONG = 32
+NOTHING = np.empty(0, np.int64)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -67,8 +72,11 @@ def product(columns):
     """The kernel of y = act(patches packed + bias), and the one that packs, for panels of `columns` vectors."""
 
     @jit(inner=True, name=f"{__name__}.multiply-{columns}")
-    def multiply(chunk, x, packed, bias, y, plan, activation, stream):
+    def multiply(chunk, x, packed, bias, y, plan, activation, stream, strange):
         """One chunk: one block of a sheet's tiles, for one share of the panels.
+
+        Where `strange`, a number for each chunk of `pack`, says that all weights are finite, or nothing, the zeros
+        around an image are left out.
 
         Chunks that follow each other have their panels in common. A panel stays in the second-level cache while the
         block's pixels stream past it. The block's last tile is moved back where it would leave the sheet.
@@ -88,6 +96,9 @@ def product(columns):
         tiles, rows = (count + ROWS - 1) // ROWS, min(ROWS, count)
         panels = table.size // PANEL
         long = runs.size * plan.length >= LONG and not stream
+        leaves_out = spans.size > 0
+        for i in range(strange.size):
+            leaves_out = leaves_out and at(strange, i) == 0
         for number in range(share * panels // plan.shares, (share + 1) * panels // plan.shares):
             panel = number * PANEL
             f0, valid = at(table, panel + Y), at(table, panel + COLUMNS)
@@ -100,7 +111,7 @@ def product(columns):
                 if long:
                     tile_expect_at(acc, y, y0, places, p0)
                 first, end, begin, stop = 0, runs.size, 0, plan.length
-                if spans.size > 0:
+                if leaves_out:
                     first, end = at(spans, 4 * p0), at(spans, 4 * p0 + 1)
                     begin, stop = at(spans, 4 * p0 + 2), at(spans, 4 * p0 + 3)
                 ahead = x0 + at(pixels, p0 + ROWS) + plan.lead
@@ -123,61 +134,74 @@ def product(columns):
                         activate(y, y0 + at(places, p0 + i), valid, activation)
 
     @jit(inner=True, name=f"{__name__}.pack-{columns}")
-    def pack(chunk, w, packed, packing, chunks):
-        """One chunk: some panels, side by side as far as they are the columns of one matrix, the others tap by tap."""
+    def pack(chunk, w, packed, packing, chunks, strange):
+        """One chunk: some panels, side by side as far as they are the columns of one matrix, the others tap by tap.
+
+        strange : empty, or strange[chunk] becomes 1 if a weight is Inf or NaN, else 0.
+        """
         taps, table, depth, width = packing.taps, packing.panels, packing.depth, columns * lanes(w)
-        panels = table.size // PANEL
+        panels, apart = table.size // PANEL, taps.size * depth * width
         first, end = chunk * panels // chunks, (chunk + 1) * panels // chunks
-        beside = min(end, packing.beside)
-        if first < beside:
-            panel, count = first * PANEL, (beside - first) * width
-            copy_panels(
-                w, at(table, panel + START), packing.deep, count, taps.size * depth, width,
-                packed, at(table, panel + PACKED),
-            )  # fmt: skip
-        for number in range(max(first, beside), end):
-            panel = number * PANEL
-            for tap in range(taps.size):
-                pack_panel(
-                    w, at(table, panel + START) + at(taps, tap), packing.across, packing.deep,
-                    at(table, panel + COLUMNS), depth, width, packed, at(table, panel + PACKED) + tap * depth * width,
-                )  # fmt: skip
+        beside = max(first, min(end, packing.beside))
+        found = vfill(packed, 0.0) != 0.0
+        for tap in range(taps.size):
+            rows = at(taps, tap)
+            place = at(table, first * PANEL + PACKED) + tap * depth * width
+            if first < beside:
+                start, count = at(table, first * PANEL + START) + rows, (beside - first) * width
+                copy_panels(w, start, packing.deep, count, depth, width, packed, place, apart)
+            for panel in range(beside * PANEL, end * PANEL, PANEL):
+                start, valid = at(table, panel + START) + rows, at(table, panel + COLUMNS)
+                target = at(table, panel + PACKED) + tap * depth * width
+                pack_panel(w, start, packing.across, packing.deep, valid, depth, width, packed, target)
+            if strange.size > 0:  # while they are in a cache
+                for panel in range(end - first):
+                    for i in range(place + panel * apart, place + panel * apart + depth * width, lanes(w)):
+                        found = found | ~(vabs(vload(packed, i)) < math.inf)
+        if strange.size > 0:
+            strange[chunk] = any_lane(found)
 
     return threaded(multiply), threaded(pack)
 
 
-def packed_panels(run, products, w):
-    """For every width of tile and every phase, one after the other: the width, the tables, and w in panels."""
+def packed_panels(run, products, w, looks=False):
+    """For every width of tile and every phase, one after the other: the width, the tables, and w in panels; and for
+    each chunk of those, if it `looks` there, whether it met Inf or NaN."""
     for columns, plan, packing in products:
         _, pack = product(columns)
         panels = plan.panels.size // PANEL
         size = panels * packing.taps.size * packing.depth * columns * simd.VECTOR_BYTES // w.itemsize
         packed = scratch("convolution.packed", size, w.dtype)
         chunks = -(-panels // min(STRIP, max(1, panels // 4))) if packing.beside else panels
-        run(pack, chunks, 4 * size, w.reshape(-1), packed, packing, chunks)
-        yield columns, plan, packed
+        strange = scratch("convolution.strange", chunks, np.int64) if looks and plan.spans.size else NOTHING
+        run(pack, chunks, 4 * size, w.reshape(-1), packed, packing, chunks, strange)
+        yield columns, plan, packed, strange
 
 
-def _multiply(run, products, x, w, bias, y, activation):
-    """Pack the weights and multiply, width by width and phase by phase; `run` runs a kernel's chunks."""
-    for columns, plan, packed in packed_panels(run, products, w):
+def _multiply(run, products, x, w, bias, y, activation, looks):
+    """Pack the weights and multiply, width by width and phase by phase; `run` runs a kernel's chunks.
+
+    looks : the zeros around an image are a part of it, and times Inf or NaN they are NaN.
+    """
+    for columns, plan, packed, strange in packed_panels(run, products, w, looks):
         multiply, _ = product(columns)
         work = 2 * plan.images * plan.image_pixels * packed.size
         stream = plan.stream and activation <= RELU and y.ctypes.data % LINE == 0
-        run(multiply, plan.shares * plan.sheets * plan.blocks, work, x, packed, bias, y, plan, activation, stream)
+        chunks = plan.shares * plan.sheets * plan.blocks
+        run(multiply, chunks, work, x, packed, bias, y, plan, activation, stream, strange)
 
 
 def _forward(run, x, w, b, y, g, activation):
     flat, _, _ = pad_input(x, g)
     bias = NO_BIAS[x.dtype] if b is None else b
-    _multiply(run, forward_products(g, x.itemsize), flat, w, bias, y.reshape(-1), CODES[activation])
+    _multiply(run, forward_products(g, x.itemsize), flat, w, bias, y.reshape(-1), CODES[activation], True)
 
 
 def _data_gradient(run, dz, w, dx, g):
     rows, (left, right) = padding_of_dz(g)
     flat = pad(dz, g.N, g.OH, g.OW * g.F, (rows, (left * g.F, right * g.F)))
     products = data_products(g, dz.itemsize)
-    _multiply(run, products, flat, w, NO_BIAS[dz.dtype], dx.reshape(-1), NONE)
+    _multiply(run, products, flat, w, NO_BIAS[dz.dtype], dx.reshape(-1), NONE, False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

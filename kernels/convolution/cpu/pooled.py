@@ -125,7 +125,7 @@ def _direct(x, w, b, y, offsets, g, activation):
     flat, _, _ = pad_input(x, g)
     bias = NO_BIAS[x.dtype] if b is None else b
     y, offsets = y.reshape(-1), _NOT_SAVED if offsets is None else offsets.reshape(-1)
-    for columns, plan, packed in direct.packed_panels(direct.over_threads, window_products(g, x.itemsize), w):
+    for columns, plan, packed, _ in direct.packed_panels(direct.over_threads, window_products(g, x.itemsize), w):
         chunks, work = plan.shares * plan.sheets * plan.blocks, 2 * plan.images * plan.image_pixels * packed.size
         product(columns)(chunks, work, flat, packed, bias, y, offsets, plan, CODES[activation])
 

@@ -45,7 +45,7 @@ class Axis(NamedTuple):
     inputs: np.ndarray  # for each output cell: where its window starts
     outputs: np.ndarray  # where its result goes
     taps: list  # (tap, its distance from the window's start), by distance
-    inside: range  # the input cells that take part: for dx, those that are not padding
+    inside: range  # the input cells that are not padding
 
 
 class Side(NamedTuple):
@@ -98,7 +98,7 @@ class Packing(NamedTuple):
     depth: int  # rows of a tap
     deep: int
     across: int
-    beside: int  # so many panels, from the first on, are neighbouring columns of one matrix, as long as their sums
+    beside: int  # so many panels, from the first on, are neighbouring columns of w
 
 
 class Correlation(NamedTuple):
@@ -134,12 +134,15 @@ def padding_of_dz(g):
 @lru_cache(maxsize=128)
 def forward_products(g, itemsize):
     """(vectors a tile, Product, Packing) for each width of tile that y needs."""
-    x = _padded_input(g)
+    sizes = (g.H, g.W), (g.OH, g.OW), (g.KH, g.KW), g.strides, g.dilation, g.padding
     axes = [
-        Axis(np.arange(out) * stride, np.arange(out), [(tap, tap * step) for tap in range(window)], range(size))
-        for out, window, stride, step, size in zip((g.OH, g.OW), (g.KH, g.KW), g.strides, g.dilation, x)
-    ]
-    return _products(g, itemsize, axes, x, Side(g.OH, g.OW, g.F), across=1, deep=g.F)
+        Axis(
+            np.arange(out) * stride, np.arange(out), [(tap, tap * step) for tap in range(window)],
+            range(before, before + size),
+        )
+        for size, out, window, stride, step, (before, _) in zip(*sizes)
+    ]  # fmt: skip
+    return _products(g, itemsize, axes, _padded_input(g), Side(g.OH, g.OW, g.F), across=1, deep=g.F)
 
 
 @lru_cache(maxsize=128)
@@ -210,13 +213,13 @@ def _products(g, itemsize, axes, x, y, across, deep, windows=False):
                 _streams(g, y, len(taps) * depth, itemsize), runs[-1] if runs else 0, pace, x.size, y.size, *grid,
             )  # fmt: skip
             taps = np.array(taps, np.int64)
-            beside = _beside(panels, taps, depth * deep, across, columns * VECTOR_BYTES // itemsize)
+            beside = _beside(panels, across, columns * VECTOR_BYTES // itemsize)
             found.append((columns, product, Packing(panels, taps, depth, deep, across, beside)))
     return found
 
 
-def _beside(panels, taps, tap, across, width):
-    if across != 1 or not np.array_equal(taps, np.arange(taps.size) * tap):
+def _beside(panels, across, width):
+    if across != 1:
         return 0
     table = panels.reshape(-1, PANEL)
     is_next = table[:, START] == table[0, START] + np.arange(len(table)) * width
