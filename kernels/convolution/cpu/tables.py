@@ -310,6 +310,8 @@ def _cut(images, pixels, image_bytes, panels, x_size, w_size):
     most = max(1, images // grid.sheets * pixels // (2 * TILE_ROWS))
     for together in range(1, panels + 1):
         shares = -(-panels // together)
+        if 8 * shares * together > 9 * panels:  # some shares would have fewer panels: threads that wait for others
+            continue
         blocks = max(grid.blocks, min(most, -(-CHUNKS // (grid.sheets * shares))))
         missing = max(0, CHUNKS - grid.sheets * blocks * shares)
         read = grid.sheets * blocks * w_size + shares * images * x_size
