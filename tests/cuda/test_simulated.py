@@ -43,24 +43,32 @@ def assert_on_device(results):
 
 @pytest.mark.parametrize("case, variant, dtype", POINTS)
 def test_kernels_follow_the_reference(case, variant, dtype):
-    """Forward and, where there is one, backward; inputs stay as they were."""
+    """Forward and, where there is one, backward; inputs stay as they were.
+
+    Where there is a backward, float64 takes its forward only: the simulator is slow.
+    """
+    alone = dtype == "float32" or not case.wrt
     given = {name: on_device(array) for name, array in arrays(case, dtype).items()}
     before = {name: None if array is None else array.copy() for name, array in given.items()}
     on_host = {name: None if array is None else np.asarray(array) for name, array in before.items()}
     expected = flat(reference(case.op)(*as_float64(on_host).values(), **case.options))
+    run = getattr(kernels, case.op if alone else f"{case.op}_forward")
     try:
-        outputs = getattr(kernels, case.op)(*given.values(), **options(case, variant))
+        outputs = run(*given.values(), **options(case, variant))
     except ValueError as error:
         assert variant in case.unsuited, error
         assert f"variant is '{variant}'" in str(error)
         return
     assert variant not in case.unsuited
+    if not alone:
+        outputs, saved = outputs
     found = flat(outputs) if not case.inplace else [given[name] for name in case.inplace]
     assert_on_device(found)
     for number, (got, want) in enumerate(zip(found, expected, strict=True)):
         assert_close(np.asarray(got), want, case.length, f"{case} output {number}")
     if case.wrt:
-        outputs, saved = getattr(kernels, f"{case.op}_forward")(*given.values(), **options(case, variant))
+        if alone:
+            outputs, saved = getattr(kernels, f"{case.op}_forward")(*given.values(), **options(case, variant))
         rng = np.random.default_rng(11)
         douts = [on_device(np.asarray(rng.uniform(-1, 1, output.shape), dtype)) for output in flat(outputs)]
         wide = [np.asarray(dout, np.float64) for dout in douts]

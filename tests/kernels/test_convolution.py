@@ -9,6 +9,7 @@ from harness import assert_close, extra_memory, load_cases
 
 from handloom import kernels
 from handloom.kernels.convolution.cpu import winograd
+from handloom.kernels.convolution.cpu.tables import cut
 from handloom.kernels.convolution.reference import conv2d
 from handloom.kernels.workspace import CACHES
 
@@ -126,6 +127,19 @@ def test_im2col_takes_no_second_gradient_where_there_is_no_padding():
     y, saved = kernels.conv2d_forward(x, w, variant="im2col")
     taken = extra_memory(lambda: kernels.conv2d_backward(y, saved, (True, False, False)), y)
     assert x.nbytes <= taken < 1.5 * x.nbytes  # the matrix is as large as x
+
+
+@pytest.mark.parametrize(
+    "images, pixels, x_size, panels, w_size, blocks, together",
+    [
+        (8, 56 * 56, 58 * 58 * 64, 4, 9 * 64 * 64, 4, 4),  # x is large: by pixels
+        (1, 7 * 7, 9 * 9 * 512, 32, 9 * 512 * 512, 1, 1),  # w is large: by panels
+        (8, 35 * 35, 39 * 39 * 64, 3, 25 * 64 * 48, 4, 3),  # two shares of three panels would be 2 and 1
+    ],
+)
+def test_work_is_cut_so_that_it_reads_least(images, pixels, x_size, panels, w_size, blocks, together):
+    grid, found = cut(images, pixels, 8 * x_size, panels, x_size, w_size)
+    assert (grid.sheets, grid.blocks, found) == (images, blocks, together)
 
 
 def test_depthwise_past_the_caches_is_depthwise():

@@ -200,7 +200,7 @@ def _products(g, itemsize, axes, x, y, across, deep, windows=False):
     widest = TILE_COLUMNS * VECTOR_BYTES // itemsize
     most = g.groups * -(-(y.channels // g.groups) // widest)
     taken = min(x.size, pixels.size * len(taps) * depth * g.groups)  # by windows, which strides may keep apart
-    grid, together = _cut(g.N, pixels.size, 2 * taken * itemsize, most, taken, len(taps) * depth * y.channels)
+    grid, together = cut(g.N, pixels.size, 2 * taken * itemsize, most, taken, len(taps) * depth * y.channels)
     step = int(wide.inputs[1] - wide.inputs[0]) if wide.inputs.size > 1 else 1
     pace = -(-TILE_ROWS * step * x.channels // max(1, len(taps) * depth))
     found = []
@@ -299,18 +299,18 @@ def _sheets(images, pixels, image_bytes, chunks):
     return Sheets(images, pixels, sheets, max(1, min(wanted, images // sheets * pixels // (2 * TILE_ROWS))))
 
 
-def _cut(images, pixels, image_bytes, panels, x_size, w_size):
+def cut(images, pixels, image_bytes, panels, x_size, w_size):
     """How a product is cut into CHUNKS or more: the sheets and blocks of its pixels, and how many panels a chunk takes.
 
-    Every block of pixels reads all weights, every share of the panels all of x. Of the cuts with chunks enough, and
-    blocks that stay in the cache, this is the one that reads least. So many pixels are cut into many blocks that take
-    all panels, and a few that meet many weights (7 x 7 x 512) are one block, whose panels are shared out.
+    Every block of pixels reads all weights, every share of the panels all of x. Of the cuts with chunks enough and even
+    shares, and blocks that stay in the cache, this is the one that reads least. So many pixels are cut into many blocks
+    that take all panels, and a few that meet many weights (7 x 7 x 512) are one block, whose panels are shared out.
     """
     grid, best = _sheets(images, pixels, image_bytes, 1), None
     most = max(1, images // grid.sheets * pixels // (2 * TILE_ROWS))
     for together in range(1, panels + 1):
         shares = -(-panels // together)
-        if 8 * shares * together > 9 * panels:  # some shares would have fewer panels: threads that wait for others
+        if 8 * shares * together > 9 * panels:  # some shares have less to do, and threads would wait for the others
             continue
         blocks = max(grid.blocks, min(most, -(-CHUNKS // (grid.sheets * shares))))
         missing = max(0, CHUNKS - grid.sheets * blocks * shares)
