@@ -142,7 +142,7 @@ def elementwise(loss, slope, work):
         return _total(partial)
 
     def launch_backward(dloss, y, t, dy):
-        run = backward_past if past_caches(3 * dy.nbytes) else backward
+        run = backward_past if past_caches(dy, 3 * dy.nbytes) else backward
         run(-(-y.size // CHUNK), work * y.size, flat(y), flat(t), flat(dy), dloss / y.size)
 
     launch_forward.kernel, launch_backward.kernel = forward, backward.kernel

@@ -202,11 +202,11 @@ def elementwise(function, slope, work, several=WIDE):
     (forward, backward), (forward_past, backward_past) = kernels(False), kernels(True)
 
     def launch_forward(x, y, parameter):
-        run = forward_past if past_caches(2 * y.nbytes) else forward
+        run = forward_past if past_caches(y, 2 * y.nbytes) else forward
         run(-(-x.size // CHUNK), x.size * work, flat(x), flat(y), float(parameter))
 
     def launch_backward(dy, kept, dx, parameter):
-        run = backward_past if past_caches(3 * dx.nbytes) else backward
+        run = backward_past if past_caches(dx, 3 * dx.nbytes) else backward
         run(-(-dy.size // CHUNK), dy.size * work, flat(dy), flat(kept), flat(dx), float(parameter))
 
     launch_forward.kernel, launch_backward.kernel = forward.kernel, backward.kernel

@@ -225,7 +225,7 @@ def _over_rows(kernel, past_kernel=None):
     def launch(*arrays):
         if arrays[0].size:
             chunks, args = arguments(arrays)
-            past = run_past and past_caches(len(arrays) * arrays[0].nbytes)
+            past = run_past and past_caches(arrays[-1], len(arrays) * arrays[0].nbytes)
             (run_past if past else run)(chunks, 24 * arrays[0].size, *args)
 
     launch.kernel = kernel

@@ -52,7 +52,7 @@ def _convolve(g, rows_of, boxes_of, x, w, bias, y, activation):
         plan = rows_of(g, x.itemsize)
         chunks = plan.shares * -(-g.C // plan.part)
         whole = g.C % block_of(x.itemsize) == 0
-        stream = whole and past_caches(x.nbytes + y.nbytes) and y.ctypes.data % LINE == 0
+        stream = whole and past_caches(y, x.nbytes + y.nbytes) and y.ctypes.data % LINE == 0
         convolution_of_rows(width)(chunks, _work(g), *arrays, plan, activation, stream)
     else:
         plan = boxes_of(g, x.itemsize)
