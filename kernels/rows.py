@@ -14,8 +14,8 @@ other, and the processor looks too few instructions ahead to begin the next one 
 follow each other in the program, on a Zen 1: 1.3 times as fast for silu and softplus, 1.2 for a cross-entropy of a
 thousand classes, 1.1 for tanh; 0.95 for rows of 50, where more vectors are left over.
 
-A map with `past` writes y past the caches (`past_caches` says when). It belongs in a kernel of its own, as most of who
-calls the other one never needs it.
+A map with `past` writes y past the caches (`past_caches` says when). It belongs in a kernel of its own, which most
+programs never compile.
 
 Sums add up BLOCK vectors before they are added to the total, so that rounding errors grow with the root of a long row
 and not with its length. The order is fixed by the row's length and the processor's vector width.

@@ -45,7 +45,7 @@ def assert_on_device(results):
 def test_kernels_follow_the_reference(case, variant, dtype):
     """Forward and, where there is one, backward; inputs stay as they were.
 
-    Where there is a backward, float64 takes its forward only: the simulator is slow.
+    Where there is a backward, the operation is called without `_forward` in float32 alone: the simulator is slow.
     """
     alone = dtype == "float32" or not case.wrt
     given = {name: on_device(array) for name, array in arrays(case, dtype).items()}

@@ -157,10 +157,11 @@ def test_depthwise_past_the_caches_is_depthwise():
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, -np.inf])
-def test_a_weight_that_is_not_finite_makes_nan_of_the_zeros_around_the_image(spoilt):
-    x, w = np.ones((1, 6, 40, 24), np.float32), np.ones((3, 3, 1, 24), np.float32)
+@pytest.mark.parametrize("groups", [1, 24])
+def test_a_weight_that_is_not_finite_makes_nan_of_the_zeros_around_the_image(groups, spoilt):
+    x, w = np.ones((1, 6, 40, 24), np.float32), np.ones((3, 3, 24 // groups, 24), np.float32)
     w[0, 0, 0, 17] = spoilt
-    y = kernels.conv2d(x, w, groups=24, padding="same")
+    y = kernels.conv2d(x, w, groups=groups, padding="same", variant="threaded")
     expected = np.full(y.shape[1:3], np.isnan(spoilt))
     expected[0] = expected[:, 0] = True
     np.testing.assert_array_equal(np.isnan(y[0, :, :, 17]), expected)
