@@ -16,6 +16,10 @@ now and at each replay. Code that must not be replayed at all says `refuse(reaso
 what they were, but for those that a kernel takes from an array `changing(*numbers)`: `replay` can be given others.
 Whoever replays has to make sure that nothing else happened, for example by comparing (nn/steps.py).
 
+A recording may go on where another ends, `Recording(after=another)`. What was computed there at last and is wanted
+only here may then be computed here instead (`computed`, `taken_over`): an optimizer's step takes a product that is a
+gradient tile by tile, and writes no gradient to memory.
+
 One thread at a time records, and a recording remembers the launches of that thread alone. Its scratch memory is its
 own, so that any thread may replay it, though only one at a time.
 """
@@ -73,6 +77,12 @@ class Recorder:
     def changing(self, numbers):
         return np.array(numbers)
 
+    def computed(self, y, what):
+        """The launch before has computed y; `what` says from what."""
+
+    def take_over(self, y):
+        """`what` of a `computed(y, what)`, or None."""
+
     def beforehand(self, function, args):
         self.on_host(function, args)
 
@@ -91,14 +101,21 @@ class Recorder:
 class Recording(Recorder):
     """Of launches on the CPU."""
 
-    def __init__(self):
+    def __init__(self, after=None):
+        """after : a recording that is always replayed before this one, of which parts may be taken over."""
         super().__init__()
+        self.after = after
         self._buffers = {}
         self._changing = {}  # arrays, by the numbers in them when they were recorded
+        self._touched = []  # what each launch and function got, in order
+        self._computed = {}  # by the place of an array in memory: (what, its launch, how many were before)
+        self._taken = set()  # launches of `after` that belong to this one now
 
     def __exit__(self, *error):
         super().__exit__(*error)
         self._parts = [_together(part) if isinstance(part, list) else part for part in self._parts]
+        if self._taken and self.refused is None:
+            self.after.drop(self._taken)
 
     def replay(self, *numbers):
         """Do it all again, with these in place of the changing numbers if there are any."""
@@ -116,6 +133,7 @@ class Recording(Recorder):
             return
         memory, function, block = threads.keep(drive, args)
         self._kept.append((memory, args))
+        self._touched.append(args)
         if not self._parts or callable(self._parts[-1]):
             self._parts.append([])
         self._parts[-1].append((function, block, rounds, chunks, parallel))
@@ -123,11 +141,58 @@ class Recording(Recorder):
     def captured(self, args):
         refuse("a kernel ran on a GPU")
 
+    def on_host(self, function, args):
+        self._touched.append((getattr(function, "__self__", None), *args))
+        super().on_host(function, args)
+
     def changing(self, numbers):
         return self._changing.setdefault(numbers, super().changing(numbers))
 
+    def computed(self, y, what):
+        self._computed[_place(y)] = what, self._parts[-1][-1], len(self._touched)
+
+    def take_over(self, y):
+        """See `taken_over`: from the recording before this one."""
+        found = None if self.after is None else self.after.untouched(y)
+        if found is None:
+            return None
+        what, launch = found
+        self._taken.add(launch)
+        return what
+
+    def untouched(self, y):
+        """(What, launch) of `computed(y, what)`; None where something else has had y since, or the operands may be
+        other numbers by the end: those in scratch memory."""
+        what, launch, before = self._computed.get(_place(y), (None, None, 0))
+        if what is None or any(_shares(y, args) for args in self._touched[before:]):
+            return None
+        return None if any(_shares(buffer, what) for buffer in self._buffers.values()) else (what, launch)
+
+    def drop(self, launches):
+        """Do without these from now on."""
+        parts = []
+        for part in self._parts:
+            if not callable(part):
+                rows = [row for row in map(tuple, part[0].tolist()) if row not in launches]
+                part = _together(rows) if rows else None
+            if part is not None:
+                parts.append(part)
+        self._parts = parts
+
     def scratch(self):
         return self._buffers if self.thread == threading.get_ident() else None
+
+
+def _place(array):
+    return array.ctypes.data, array.size, array.dtype
+
+
+def _shares(array, args):
+    """Whether an array may share memory with one of these, or of the tuples among them."""
+    return any(
+        _shares(array, arg) if isinstance(arg, tuple) else type(arg) is np.ndarray and np.may_share_memory(array, arg)
+        for arg in args
+    )
 
 
 def _together(launches):
@@ -164,6 +229,19 @@ def beforehand(function, *args):
 def changing(*numbers):
     """An array of these floats for a kernel on the CPU. A recording has one for all launches with the same."""
     return threads.recorder.changing(numbers) if is_recording() else np.array(numbers)
+
+
+def computed(y, what):
+    """Says that the launch just made has computed all of y, a flat array, which could be done elsewhere: what says it,
+    a tuple with the operands, to whoever asks `taken_over(y)`."""
+    if is_recording():
+        threads.recorder.computed(y, what)
+
+
+def taken_over(y):
+    """`what` of `computed(y, what)` from a recording that goes before this one, and does not compute y any more; None
+    where y has to be taken as it is."""
+    return threads.recorder.take_over(y) if is_recording() else None
 
 
 def refuse(reason):

@@ -150,12 +150,15 @@ class Optimizer:
                 changed = True
         return changed
 
-    def record_step(self):
-        """`step`, as a recording for `replay_step`; None where a step is more than launches on the CPU."""
+    def record_step(self, gradients=None):
+        """`step`, as a recording for `replay_step`; None where a step is more than launches on the CPU.
+
+        gradients : the recording that computes them, after which this one is always replayed.
+        """
         if self._clips or self.numbers is None or any(weight.grad is None for weight in self.parameters):
             return None
         self.iterations += 1
-        with Recording() as recording:
+        with Recording(after=gradients) as recording:
             self._update_each(self._bound)
         return recording
 

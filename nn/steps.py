@@ -14,6 +14,7 @@ switches all this off.
 
 The optimizer's step is a recording of its own, because the loss is looked at before it. It is made when a step is
 played back for the first time, from the same launches on each parameter alone; the rates of the day are handed to it.
+A gradient that only the update reads may be computed there (kernels/optimizers/cpu.py), and is never in memory.
 
 A recording keeps the memory of its step: activations, gradients and scratch. On a GPU, where not all can be captured
 and the memory may not suffice, a step whose recording fails is computed again, eagerly, and from then on so are all of
@@ -159,7 +160,7 @@ class _Step:
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
         if is_own(optimizer) and isinstance(self.recording, Recording):
-            self.recorded_update = optimizer.record_step()
+            self.recorded_update = optimizer.record_step(self.recording)
         if self.recorded_update is None:
             optimizer.step()
 

@@ -17,6 +17,7 @@ TARGETS = AVX512, AVX2, NEON
 SINGLE = """
 import numpy as np
 from handloom import kernels
+from handloom.kernels.recording import Recording
 
 def ones(*shape):
     return np.ones(shape, "float32")
@@ -63,6 +64,12 @@ kernels.adam_update(w, g, m, v, step=1, learning_rate=0.1, beta_1=0.9, beta_2=0.
 kernels.rmsprop_update(w, g, v, m, learning_rate=0.1, rho=0.9, momentum=0.9, epsilon=1e-7)
 kernels.sgd_update(w, g, learning_rate=0.1)
 kernels.sgd_update(w, g, m, learning_rate=0.1, momentum=0.9)
+
+w, m, v = (ones(700, 400) for _ in range(3))
+with Recording() as gradients:
+    g = kernels.matmul(ones(32, 700), ones(32, 400), transpose_a=True)
+with Recording(after=gradients):
+    kernels.adam_update(w, g, m, v, step=1, learning_rate=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
 
 for op in (kernels.uniform, kernels.normal, kernels.truncated_normal):
     op(10, seed=1)
@@ -114,6 +121,7 @@ TILES = [
     ("correlate-{tall}-2-False", "tall", 2),
     ("correlate-{low}-2-False", "low", 2),
     ("scatter_band", "tall", 2),
+    ("adam_product", "tall", 2),
     ("multiply_tiles-False", "tall", 2),
     ("multiply_tiles-True", "tall", 2),
     ("multiply_windows-2", "tall", 2),
@@ -159,6 +167,7 @@ PACKED = {
     "momentum_chunk": {"multiply"},
     "rmsprop_chunk": {"multiply", "root", "divide"},
     "adam_chunk": {"multiply-add", "root", "divide"},
+    "adam_product": {"multiply-add", "root", "divide"},
     "uniform_chunk": {"multiply-add"},
     "dropout_chunk": {"multiply"},
     "normal_chunk": {"multiply-add", "root", "divide"},

@@ -7,7 +7,9 @@ import pytest
 from harness import Elsewhere
 
 from handloom import kernels
-from handloom.kernels.optimizers import reference
+from handloom.kernels import simd, threads
+from handloom.kernels.optimizers import cpu, reference
+from handloom.kernels.recording import Recording
 
 ADAM = {"learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 RMSPROP = {"learning_rate": 0.01, "rho": 0.9, "momentum": 0.0, "epsilon": 1e-7}
@@ -136,3 +138,70 @@ def test_nan_and_infinity_pass_through():
     w = np.array([np.inf, np.nan, 1], np.float32)
     adam(w=w, g=ones(3), m=ones(3), v=ones(3))
     assert np.isinf(w[0]) and np.isnan(w[1]) and w[2] < 1
+
+
+UPDATES = {
+    "sgd_update": ({"learning_rate": 0.1}, 0),
+    "momentum": ({"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}, 1),
+    "rmsprop_update": ({**RMSPROP, "momentum": 0.5}, 3),
+    "adam_update": ({**ADAM, "step": 3}, 2),
+    "adamw_update": ({**ADAM, "step": 3, "weight_decay": 0.1}, 2),
+}
+ROWS, WIDTH = simd.TILE_ROWS, simd.TILE_COLUMNS * simd.VECTOR_BYTES // 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize(
+    "m, n, depth",
+    [
+        (40 * ROWS, 4 * WIDTH, 32),
+        (2 * ROWS + 1, WIDTH + 3, 7),
+        (3 * ROWS - 1, 2 * WIDTH - 1, 33),
+        (ROWS, WIDTH, 256),
+        (17 * ROWS + 2, 5 * WIDTH + 5, 12),
+    ],
+)
+def test_a_gradient_that_is_a_product_need_not_be_written(m, n, depth, update, dtype, monkeypatch):
+    """The update that follows it computes it, and has the bits of two calls: in chunks of all columns and of a few, on
+    one thread and on several."""
+    monkeypatch.setattr(cpu, "FAR_BYTES", 0)
+    options, states = UPDATES[update]
+    rng = np.random.default_rng(m + n)
+    x, z = rng.standard_normal((depth, m)).astype(dtype), rng.standard_normal((depth, n)).astype(dtype)
+    w, *state = (rng.uniform(0.1, 1, (m, n)).astype(dtype) for _ in range(1 + states))
+    expected = [array.copy() for array in (w, *state)]
+    call = getattr(kernels, {"momentum": "sgd_update"}.get(update, update))
+    a_panel = ROWS * simd.TILE_COLUMNS * simd.VECTOR_BYTES
+    for stack, pay in ((cpu.G_BYTES, 0), (a_panel, threads.THREADS_PAY)):
+        monkeypatch.setattr(cpu, "G_BYTES", stack)
+        monkeypatch.setattr(threads, "THREADS_PAY", pay)
+        now = [array.copy() for array in (w, *state)]
+        with Recording() as gradients:
+            g = kernels.matmul(x, z, transpose_a=True)
+        before = [array.copy() for array in now]
+        with Recording(after=gradients) as updates:
+            call(now[0], g, *now[1:], **options)
+        for array, start in zip(now, before):  # what recording did is not what is looked at
+            array[...] = start
+        g.fill(np.nan)
+        gradients.replay()
+        assert np.isnan(g).all()
+        updates.replay()
+        call(expected[0], kernels.matmul(x, z, transpose_a=True), *expected[1:], **options)
+        for got, want, old in zip(now, expected, (w, *state), strict=True):
+            np.testing.assert_array_equal(got, want)
+            assert (got != old).any()
+        for array, start in zip(expected, (w, *state)):
+            array[...] = start
+
+
+def test_a_small_gradient_is_taken_as_it_is():
+    x, z = ones(32, 64), ones(32, 48)
+    with Recording() as gradients:
+        g = kernels.matmul(x, z, transpose_a=True)
+    with Recording(after=gradients):
+        kernels.sgd_update(ones(64, 48), g, learning_rate=0.1)
+    g.fill(7)
+    gradients.replay()
+    assert (g == 32).all()

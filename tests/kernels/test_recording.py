@@ -8,7 +8,8 @@ import pytest
 from handloom import kernels
 from handloom.kernels import recording as module
 from handloom.kernels.arrays import contiguous, copy_of
-from handloom.kernels.recording import Recording, is_recording, on_host, refuse
+from handloom.kernels.recording import Recording, is_recording, on_host, refuse, taken_over
+from handloom.kernels.workspace import scratch
 
 
 def draw(*shape):
@@ -147,6 +148,77 @@ def test_copies_are_made_again():
     np.testing.assert_array_equal(y, x.T)
     np.testing.assert_array_equal(z, x)
     assert contiguous(x) is x and contiguous(x, np.float64).dtype == np.float64
+
+
+class TestTakingOver:
+    """A product that the next recording wants alone is computed there, and not here any more."""
+
+    @staticmethod
+    def product(x, z):
+        with Recording() as first:
+            y = kernels.matmul(x, z, transpose_a=True)
+        return first, y, y.reshape(-1)
+
+    def test_what_was_taken_over_is_not_computed(self):
+        x, z = draw(30, 64), draw(30, 48)
+        first, y, flat = self.product(x, z)
+        with Recording(after=first):
+            what = taken_over(flat)
+        assert what.a.base is x and what.b.base is z and (what.m, what.n, what.depth) == (64, 48, 30)
+        y.fill(7)
+        first.replay()
+        assert (y == 7).all()
+
+    def test_only_by_the_next_recording(self):
+        first, y, flat = self.product(draw(30, 64), draw(30, 48))
+        assert taken_over(flat) is None
+        with Recording():
+            assert taken_over(flat) is None
+        y.fill(7)
+        first.replay()
+        assert not (y == 7).any()
+
+    def test_not_what_something_else_reads(self):
+        x, z = draw(30, 64), draw(30, 48)
+        for read in (
+            kernels.relu,
+            lambda y: kernels.matmul(y, z, transpose_b=True),
+            lambda y: on_host(y[3:].sum),
+            lambda y: on_host(np.copyto, np.empty_like(y), y),
+        ):
+            with Recording() as first:
+                y = kernels.matmul(x, z, transpose_a=True)
+                read(y)
+            with Recording(after=first):
+                assert taken_over(y.reshape(-1)) is None
+
+    def test_not_with_operands_in_scratch_memory(self):
+        with Recording() as first:
+            x = scratch("test.x", 30 * 64, np.dtype(np.float32)).reshape(30, 64)
+            x[...] = 1
+            y = kernels.matmul(x, draw(30, 48), transpose_a=True)
+        with Recording(after=first):
+            assert taken_over(y.reshape(-1)) is None
+
+    def test_not_with_a_bias_an_activation_or_a_sum_in_blocks(self):
+        x, w, b = draw(64, 30), draw(30, 48), draw(48)
+        for options in ({"b": b}, {"activation": "relu"}):
+            with Recording() as first:
+                y = kernels.dense(x, w, **options)
+            with Recording(after=first):
+                assert taken_over(y.reshape(-1)) is None
+        first, y, flat = self.product(draw(300, 64), draw(300, 48))
+        with Recording(after=first):
+            assert taken_over(flat) is None
+
+    def test_a_recording_that_fails_takes_nothing(self):
+        first, y, flat = self.product(draw(30, 64), draw(30, 48))
+        with pytest.raises(KeyError), Recording(after=first):
+            assert taken_over(flat) is not None
+            raise KeyError
+        y.fill(7)
+        first.replay()
+        assert not (y == 7).any()
 
 
 def test_what_must_not_be_replayed_says_why():

@@ -141,6 +141,36 @@ def test_every_optimizer_steps_as_it_does_eagerly(make, recorded):
     assert updates(models[1]) == [recorded]
 
 
+@pytest.mark.parametrize("make", [lambda: nn.Adam(0.01), lambda: nn.SGD(0.1, momentum=0.9)], ids=["adam", "momentum"])
+def test_weights_whose_gradient_is_never_written_are_those_of_eager_steps(make, monkeypatch):
+    """Layers so large that the update computes their gradient; dropout, rates that change, a short last batch."""
+    taken = []
+
+    class Taking(Recording):
+        def take_over(self, y):
+            taken.append(super().take_over(y))
+            return taken[-1]
+
+    monkeypatch.setattr("handloom.nn.optimizers.Recording", Taking)
+    x, y = data(88, (700,), 4)
+    models = []
+
+    def layers():
+        return [nn.Dense(390, activation="relu", input_dim=700), nn.Dropout(0.3), nn.Dense(4, activation="softmax")]
+
+    for run_eagerly in (True, False):
+        model = build(layers, run_eagerly, optimizer=make())
+        for rate in (0.01, 0.002, 0.05):
+            model.optimizer.learning_rate = rate
+            model.fit(x, y, batch_size=32, epochs=2, verbose=0)
+        models.append(model)
+    assert_alike(*models)
+    for name, array in models[0].optimizer.state_arrays().items():
+        np.testing.assert_array_equal(models[1].optimizer.state_arrays()[name], array, err_msg=name)
+    assert len(played(models[1])) == 2
+    assert [what.m for what in taken if what is not None] == [700, 700], "that of full and of last batches"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int32", "uint8", "float64"])
 @pytest.mark.parametrize("sparse", [False, True], ids=["one-hot", "labels"])
 def test_metrics_count_in_steps_that_are_played_back_as_in_eager_ones(dtype, sparse):

@@ -16,6 +16,7 @@ C-contiguous. In the kernels, element (i, k) of A is a[i * a_row + k * a_col] of
 operand is the same array with its strides swapped. The order of the terms of each sum depends on M, N and K alone.
 """
 
+from .direct import STEEP
 from .epilogue import NO_BIAS, add_bias_and_activate, add_rows, dense_epilogue_backward
 from .naive import gemm_blocked, gemm_naive, gemm_packed
 from .once import dense_backward_at_once, product_at_once
@@ -28,6 +29,7 @@ __all__ = [
     "NO_BIAS",
     "RELU",
     "ROWS",
+    "STEEP",
     "STRIP",
     "activate",
     "add_bias_and_activate",

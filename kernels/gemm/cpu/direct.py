@@ -9,6 +9,7 @@ import numpy as np
 from ... import simd
 from ...arrays import contiguous
 from ...jit import jit
+from ...recording import computed
 from ...simd import at, lanes, stack_array, viewed
 from ...threads import threaded
 from ...workspace import scratch
@@ -165,6 +166,19 @@ def multiply_thin_stack(matrix, a, a_starts, a_row, a_col, b, b_starts, b_row, b
 _multiply_stack, _multiply_thin_stack = threaded(multiply_stack), threaded(multiply_thin_stack)
 
 
+class Product(NamedTuple):
+    """C[M, N] = A B, each number of it a sum over K from the first to the last. The rows of B are contiguous."""
+
+    a: np.ndarray
+    a_row: int
+    a_col: int
+    b: np.ndarray
+    b_row: int
+    m: int
+    n: int
+    depth: int
+
+
 class Cut(NamedTuple):
     """How a direct product is cut into chunks."""
 
@@ -207,6 +221,8 @@ def gemm_direct(a, b, c, bias, activation):
         _multiply_direct(
             chunks, work, a, 0, a_row, a_col, b, 0, b_row, b_col, k, flat, 0, m, n, rows, columns, 1, bias, code
         )
+        if k <= STEEP and b_col == 1 and bias.size == code == 0:
+            computed(flat, Product(a, a_row, a_col, b, b_row, m, n, k))
     else:
         out, none = scratch("gemm.parts", parts * c.size, c.dtype), NO_BIAS[c.dtype]
         _multiply_direct(
