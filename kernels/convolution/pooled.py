@@ -42,9 +42,9 @@ def conv2d_max_pool2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, g
     y : (N, OH div 2, OW div 2, F), dtype as x; the last row or column of an odd OH or OW is left out. The same numbers
         as `max_pool2d(conv2d(...))`, whose rounding and spread of NaN see.
 
-    Workspace: forward that of `conv2d`, with separate also z and a byte for each y; backward that of `conv2d`, dz, and
-    where there is an activation dy once more. For a sigmoid or tanh, and where groups are narrow (see `conv2d`), all
-    variants are as separate.
+    Workspace: forward that of `conv2d`, with separate also z and a byte for each y; backward that of `conv2d`, dz (not
+    where x has up to 4 float32 or 2 float64 channels and dx is not wanted), and where there is an activation dy once
+    more. For a sigmoid or tanh, and where groups are narrow (see `conv2d`), all variants are as separate.
 
     Raises
     ------
@@ -89,6 +89,10 @@ def conv2d_max_pool2d_backward(dy, saved, needs=None):
         kernels = backend(gemm.__name__, device)
         dm, db = kernels.dense_epilogue_backward(rows, rows if y is None else y.reshape(rows.shape), activation)
     dx = dw = None
+    if need_w:
+        dw, x = empty(xp, w.shape, w.dtype), xp.ascontiguousarray(x)
+        if device == "cpu" and variant != "separate":
+            need_w = not backend(__package__, device).window_weight_gradient(x, dm, offsets, dw, geometry)
     if need_x or need_w:
         dz = empty(xp, (geometry.N, geometry.OH, geometry.OW, geometry.F), x.dtype)
         spread = pooling.VARIANTS["max_pool2d"].launcher(device, None).backward
@@ -97,8 +101,7 @@ def conv2d_max_pool2d_backward(dy, saved, needs=None):
         dx = empty(xp, x.shape, x.dtype)
         rung.data_gradient(dz, xp.ascontiguousarray(w), dx, geometry)
     if need_w:
-        dw = empty(xp, w.shape, w.dtype)
-        rung.weight_gradient(xp.ascontiguousarray(x), dz, dw, geometry)
+        rung.weight_gradient(x, dz, dw, geometry)
     return dx, dw, db if need_b and has_bias else None
 
 

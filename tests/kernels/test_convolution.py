@@ -298,6 +298,34 @@ def test_the_maximum_behind_a_convolution_has_the_bits_of_both_in_turn(case, var
     np.testing.assert_array_equal(saved.offsets, pooled.offsets)
 
 
+@pytest.mark.parametrize(
+    "dtype, shape, filters, options",
+    [
+        ("float32", (3, 31, 36, 1), 33, {}),
+        ("float32", (20, 9, 8, 3), 16, {"padding": "same"}),
+        ("float32", (2, 40, 23, 4), 7, {"strides": (2, 1), "dilation": (1, 2), "padding": ((1, 2), (0, 3))}),
+        ("float64", (2, 25, 26, 2), 19, {"padding": "same"}),
+    ],
+)
+def test_the_gradient_of_few_weights_is_made_of_that_of_the_maxima(dtype, shape, filters, options):
+    """That of z, four times as large, is then nowhere. Several images a sheet, blocks of windows, what no window holds;
+    an infinity in x is NaN where a window's other pixels multiply it by zero."""
+    rng = np.random.default_rng(len(options))
+    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((3, 3, shape[-1], filters)).astype(dtype)
+    y, saved = kernels.conv2d_max_pool2d_forward(x, w, **options, variant="direct")
+    dy = rng.standard_normal(y.shape).astype(dtype)
+
+    def gradient(saved):
+        return kernels.conv2d_max_pool2d_backward(dy, saved, (False, True, False))
+
+    g, separate = saved.geometry, saved._replace(variant="separate")
+    assert_close(gradient(saved)[1], gradient(separate)[1].astype(np.float64), g.N * g.OH * g.OW, "dw")
+    padded = g.N * (g.H + sum(g.padding[0])) * (g.W + sum(g.padding[1])) * g.C * x.itemsize
+    assert extra_memory(lambda: gradient(saved), dy) < padded + 16 * w.nbytes + 8192
+    x[0, 5, 6, 0] = np.inf
+    np.testing.assert_array_equal(np.isnan(gradient(saved)[1]), np.isnan(gradient(separate)[1]))
+
+
 def test_the_maximum_behind_a_convolution_needs_two_rows_and_columns():
     for height, width in ((3, 6), (6, 3)):
         text = f"conv2d_max_pool2d: x is (1, {height}, {width}, 4) and w is (3, 3, 4, 8): the convolution has "

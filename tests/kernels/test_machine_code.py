@@ -40,6 +40,7 @@ for high, channels in ((2, 1), (3, 1), (3, 3), (3, 48)):
     train("conv2d", ones(4, 12, 12, channels), ones(high, 3, channels, 64), ones(64), activation="tanh", **window)
 kernels.conv2d(ones(4, 12, 12, 48), ones(3, 3, 48, 4), **window)
 train("conv2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), variant="winograd")
+train("conv2d_max_pool2d", ones(4, 12, 12, 1), ones(3, 3, 1, 64), activation="relu")
 for variant in ("direct", "winograd"):
     train("conv2d_max_pool2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), activation="relu", variant=variant)
 for size in (9, 33):
@@ -120,6 +121,7 @@ TILES = [
     ("correlate-{tall}-2-True", "tall", 2),
     ("correlate-{tall}-2-False", "tall", 2),
     ("correlate-{low}-2-False", "low", 2),
+    ("correlate_windows-{low}-2", "low", 2),
     ("scatter_band", "tall", 2),
     ("adam_product", "tall", 2),
     ("multiply_tiles-False", "tall", 2),

@@ -16,7 +16,12 @@ A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py).
 from .direct import conv2d_direct, conv2d_threaded
 from .im2col import conv2d_im2col
 from .naive import conv2d_naive
-from .pooled import conv2d_max_pool2d_direct, conv2d_max_pool2d_separate, conv2d_max_pool2d_winograd
+from .pooled import (
+    conv2d_max_pool2d_direct,
+    conv2d_max_pool2d_separate,
+    conv2d_max_pool2d_winograd,
+    window_weight_gradient,
+)
 from .winograd import conv2d_winograd
 
 __all__ = [
@@ -28,4 +33,5 @@ __all__ = [
     "conv2d_naive",
     "conv2d_threaded",
     "conv2d_winograd",
+    "window_weight_gradient",
 ]

@@ -3,6 +3,7 @@
     separate  the convolution, all of its y, then the pooling
     direct    the register tiles of direct.py, on pixels that are ordered window by window
     winograd  4 x 4 tiles, which hold four windows each (winograd.py), where that pays; else "direct"
+              both: the gradient of few weights from the gradient of the maxima (`window_weight_gradient`)
 
 Why it is faster: y of the convolution is four times as large as the result, and is neither written nor read again.
 Pixels that no window holds, of an odd row or column, are not computed.
@@ -18,14 +19,18 @@ import functools
 import numpy as np
 
 from ... import simd
-from ...gemm.cpu import CODES, NO_BIAS, RELU
+from ...gemm.cpu import CODES, NO_BIAS, RELU, add_rows
 from ...jit import jit
 from ...pooling.cpu import max_simd
+from ...recording import on_host
 from ...simd import (
     at,
     expect,
     lanes,
+    rolled,
+    select,
     stack_array,
+    tile_add,
     tile_fill_rows,
     tile_outer_at,
     tile_relu,
@@ -33,15 +38,18 @@ from ...simd import (
     tile_zeros,
     viewed,
     vload,
+    vload_as_part,
+    vload_part,
+    vstore,
     vstore_as_part,
     vstore_part,
 )
 from ...threads import threaded
 from ...workspace import scratch
 from ..pooled import windows_of
-from . import direct, grouped, winograd
+from . import direct, few, grouped, winograd
 from .rung import Rung, pad_input
-from .tables import COLUMNS, PACKED, PANEL, X, Y, window_products
+from .tables import COLUMNS, PACKED, PANEL, X, Y, correlations, window_products
 from .winograd import largest_of
 
 ROWS = simd.TILE_ROWS
@@ -137,6 +145,83 @@ def _winograd(x, w, b, y, offsets, g, activation):
         _direct(x, w, b, y, offsets, g, activation)
     else:
         winograd.pooled_forward(x, w, b, y, _NOT_SAVED if offsets is None else offsets, g, activation)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The gradient of few weights
+
+# Windows whose dz waits on the stack, and bytes of it.
+WINDOWS = 64
+Z_BYTES = 4 * WINDOWS * simd.TILE_COLUMNS * simd.VECTOR_BYTES
+
+
+@functools.cache
+def correlation(height, columns):
+    """The kernel of partial sums of dw, for tiles of `height` taps x `columns` vectors of filters."""
+
+    @jit(inner=True, name=f"{__name__}.correlate_windows-{height}-{columns}")
+    def correlate_windows(chunk, x, dm, offsets, dw, plan):
+        """One chunk: dw summed over one part of the windows.
+
+        A panel of dz, for WINDOWS at a time, is made of the maxima's gradients on the stack:
+
+            z[4 q + i, :] = dm[q, :] where offsets[q, :] is i, else 0
+        """
+        pixels, taps, table = plan.pixels, plan.taps, plan.panels
+        z, width = viewed(stack_array(np.uint8, Z_BYTES), dw), columns * lanes(dw)
+        tall, units, windows = (plan.depth + height - 1) // height, plan.sheets * plan.blocks, plan.image_pixels // 4
+        first = chunk * units // plan.parts
+        for unit in range(first, (chunk + 1) * units // plan.parts):
+            sheet, block = unit // plan.blocks, unit % plan.blocks
+            image = sheet * plan.images // plan.sheets
+            count = ((sheet + 1) * plan.images // plan.sheets - image) * windows
+            begin, end = block * count // plan.blocks, (block + 1) * count // plan.blocks
+            for q in range(begin, end, WINDOWS):
+                together = min(WINDOWS, end - q)
+                for panel in range(0, table.size, PANEL):
+                    f0, valid = at(table, panel + Y), at(table, panel + COLUMNS)
+                    for j in range(0, width, lanes(dw)):
+                        m0, left = (image * windows + q) * plan.filters + f0 + j, valid - j
+                        for z0 in range(j, 4 * together * width, 4 * width):
+                            maximum, gradient = vload_as_part(dw, offsets, m0, left), vload_part(dm, m0, left)
+                            for i in range(4):
+                                vstore(z, z0 + i * width, select(maximum == i, gradient, 0.0))
+                            m0 += plan.filters
+                    for tile in range(tall):
+                        k0, p0 = tile * height, 4 * q
+                        acc = tile_zeros(dw, height, columns)
+                        # By differences, as in direct.py.
+                        place = image * plan.x_image + at(table, panel + X) + at(pixels, p0)
+                        for p in range(4 * together):
+                            rolled()
+                            tile_outer_at(acc, x, place, taps, k0, z, p * width)
+                            place += at(pixels, p0 + p + 1) - at(pixels, p0 + p)
+                        w0, rows = (chunk * plan.depth + k0) * plan.filters + f0, min(height, plan.depth - k0)
+                        if unit > first or q > begin:
+                            tile_add(acc, dw, w0, plan.filters, rows, valid)
+                        tile_store(acc, dw, w0, plan.filters, rows, valid)
+
+    return threaded(correlate_windows)
+
+
+def window_weight_gradient(x, dm, offsets, dw, g):
+    """dw from the gradient of the maxima; whether that was done: it is for few channels.
+
+    Workspace: a copy of dw for each of up to 16 parts; x with its zeros, where there are any.
+    """
+    if not few.suits(g, x.itemsize):
+        return False
+    (flat, _, _), total = pad_input(x, g), dw.reshape(-1)
+    plans = correlations(g, x.itemsize, windows=True)
+    parts = plans[0][1].parts
+    partial = total if parts == 1 else scratch("convolution.partial", parts * total.size, x.dtype)
+    for columns, plan in plans:
+        width = columns * simd.VECTOR_BYTES // x.itemsize
+        work = 2 * plan.images * plan.image_pixels * plan.panels.size // PANEL * width * plan.depth
+        correlation(plan.height, columns)(plan.parts, work, flat, dm.reshape(-1), offsets.reshape(-1), partial, plan)
+    if parts > 1:
+        on_host(add_rows, partial, parts, total.size, total)
+    return True
 
 
 conv2d_max_pool2d_separate = Rung(

@@ -361,10 +361,16 @@ def window_rows(g):
 
 
 @lru_cache(maxsize=128)
-def correlations(g, itemsize):
-    """(vectors a tile, Correlation) for each width of tile that dw needs."""
-    x, y = _padded_input(g), Side(g.OH, g.OW, g.F)
-    pixels = (np.arange(g.OH)[:, None] * g.strides[0] * x.width + np.arange(g.OW) * g.strides[1]) * g.C
+def correlations(g, itemsize, windows=False):
+    """(vectors a tile, Correlation) for each width of tile that dw needs.
+
+    windows : the pixels of windows of 2 x 2, one after the other.
+    """
+    high, wide = (g.OH // 2 * 2, g.OW // 2 * 2) if windows else (g.OH, g.OW)
+    x, y = _padded_input(g), Side(high, wide, g.F)
+    pixels = (np.arange(high)[:, None] * g.strides[0] * x.width + np.arange(wide) * g.strides[1]) * g.C
+    if windows:
+        pixels = pixels.reshape(-1)[_by_windows(high, wide)]
     taps = window_offsets(g)
     parts = max(1, min(CHUNKS // 2, PARTIAL // (taps.size * g.F)))
     grid = _sheets(g.N, pixels.size, (x.size + y.size) * itemsize, parts)
