@@ -22,7 +22,9 @@ from .elementwise import (
 )
 from .softmax import (
     log_softmax,
+    log_softmax_at_once,
     log_softmax_backward,
+    log_softmax_backward_at_once,
     log_softmax_backward_naive,
     log_softmax_backward_simd,
     log_softmax_naive,
@@ -30,6 +32,7 @@ from .softmax import (
     softmax,
     softmax_at_once,
     softmax_backward,
+    softmax_backward_at_once,
     softmax_backward_naive,
     softmax_backward_simd,
     softmax_naive,
@@ -58,7 +61,10 @@ __all__ = [
     "silu",
     "silu_backward",
     "softmax",
+    "log_softmax_at_once",
+    "log_softmax_backward_at_once",
     "softmax_at_once",
+    "softmax_backward_at_once",
     "softmax_backward",
     "softmax_backward_naive",
     "softmax_backward_simd",

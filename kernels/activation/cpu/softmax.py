@@ -232,29 +232,50 @@ def _over_rows(kernel, past_kernel=None):
     return launch_in_turn, launch
 
 
-softmax_simd, softmax = _over_rows(softmax_rows)
-
-# Numbers up to which the checks and the launch take longer than the softmax.
+# Numbers up to which the checks and the launch take longer than the kernel.
 AT_ONCE = 4096
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
 
-@jit
-def small_softmax(x, y, width):
-    softmax_rows(0, x, y, x.size // width, width, x.size)
+def _at_once(kernel):
+    """A function of the inputs and the axis: the output by the shortest way; None where the arrays are not small, or
+    something about them not plain."""
+    name = f"{kernel.py_func.__name__}_at_once"
+
+    @jit(name=name)
+    def forward(x, y, width):
+        kernel(0, x, y, x.size // width, width, x.size)
+
+    @jit(name=name)
+    def backward(dy, y, dx, width):
+        kernel(0, dy, y, dx, y.size // width, width, y.size)
+
+    def launch(x, axis, *more):
+        if x.dtype not in _FLOATS or not 0 < x.size <= AT_ONCE or not x.flags.c_contiguous or axis != -1 or not x.ndim:
+            return None
+        for other in more:
+            if other.dtype is not x.dtype or other.shape != x.shape or not other.flags.c_contiguous:
+                return None
+        if threads.recorder is not None:
+            return None
+        out = np.empty(x.shape, x.dtype)
+        if more:
+            backward(x.ravel(), more[0].ravel(), out.ravel(), x.shape[-1])
+        else:
+            forward(x.ravel(), out.ravel(), x.shape[-1])
+        return out
+
+    return launch
 
 
-def softmax_at_once(x, axis):
-    """The softmax by the shortest way; None where x is not small, or something about it not plain."""
-    if x.dtype not in _FLOATS or not 0 < x.size <= AT_ONCE or not x.flags.c_contiguous or threads.recorder is not None:
-        return None
-    if axis != -1 or not x.ndim:
-        return None
-    y = np.empty(x.shape, x.dtype)
-    small_softmax(x.ravel(), y.ravel(), x.shape[-1])
-    return y
+softmax_backward_rows, softmax_backward_past = map(softmax_backward_kernel, (False, True))
+log_softmax_rows, log_softmax_past = map(log_softmax_kernel, (False, True))
+log_softmax_backward_rows, log_softmax_backward_past = map(log_softmax_backward_kernel, (False, True))
 
+softmax_simd, softmax = _over_rows(softmax_rows)
+softmax_backward_simd, softmax_backward = _over_rows(softmax_backward_rows, softmax_backward_past)
+log_softmax_simd, log_softmax = _over_rows(log_softmax_rows, log_softmax_past)
+log_softmax_backward_simd, log_softmax_backward = _over_rows(log_softmax_backward_rows, log_softmax_backward_past)
 
-softmax_backward_simd, softmax_backward = _over_rows(*map(softmax_backward_kernel, (False, True)))
-log_softmax_simd, log_softmax = _over_rows(*map(log_softmax_kernel, (False, True)))
-log_softmax_backward_simd, log_softmax_backward = _over_rows(*map(log_softmax_backward_kernel, (False, True)))
+softmax_at_once, softmax_backward_at_once = _at_once(softmax_rows), _at_once(softmax_backward_rows)
+log_softmax_at_once, log_softmax_backward_at_once = _at_once(log_softmax_rows), _at_once(log_softmax_backward_rows)
