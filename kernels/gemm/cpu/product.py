@@ -40,8 +40,10 @@ from .ways import PAGE_BYTES, SHORT_SIDE, TALL, way_of
 
 # read: panels of B that two threads share; with more, each of them has its own half.
 SHARED = 16
-# Bytes of one row of a K block: 1024 float32. Each further block reads and writes all of C once more.
-BLOCK_BYTES = 4096
+# Bytes of one row of a K block: 768 float32. Each further block reads and writes all of C once more, and a longer one
+# has panels that leave less of the caches to the rest (with 1024 on two threads of a Zen 1, 2048 x 2048 x 2048 ran at 81
+# % of the multiply-adds and not at 86, 3000 x 3000 x 3000 at 86 and not at 89; with 384, 1600 x 1600 x 1600 lost 4).
+BLOCK_BYTES = 3072
 # Bytes of A that a thread packs at a time: a quarter of a second-level cache, which B streams through.
 PACKED_BYTES = 4096 * simd.VECTOR_BYTES
 # Bytes of B's panels that all groups of rows pass by before the next ones: a part of a third-level cache, which others
@@ -137,7 +139,7 @@ def _at_once(row_bytes):
 def _multiply(a, b, c, bias, activation, pack, multiply):
     """The packed product, one K block after another; `pack` and `multiply` say how the chunks are run.
 
-    Workspace: N * min(K, 1024) numbers, half as many with float64, and 128 KB of the stack (256 with AVX-512).
+    Workspace: N * min(K, 768) numbers, half as many with float64, and 128 KB of the stack (256 with AVX-512).
     """
     if c.size == 0:
         return
