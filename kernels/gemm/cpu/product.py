@@ -41,8 +41,8 @@ from .ways import PAGE_BYTES, SHORT_SIDE, TALL, way_of
 # read: panels of B that two threads share; with more, each of them has its own half.
 SHARED = 16
 # Bytes of one row of a K block: 768 float32. Each further block reads and writes all of C once more, and a longer one
-# has panels that leave less of the caches to the rest (with 1024 on two threads of a Zen 1, 2048 x 2048 x 2048 ran at 81
-# % of the multiply-adds and not at 86, 3000 x 3000 x 3000 at 86 and not at 89; with 384, 1600 x 1600 x 1600 lost 4).
+# has panels that leave less of the caches to the rest. (With 1024 on two threads of a Zen 1, 2048 x 2048 x 2048 ran at
+# 81 % of the multiply-adds and not at 86, 3000 x 3000 x 3000 at 86 and not at 89; with 384, 1600 x 1600 x 1600 lost 4.)
 BLOCK_BYTES = 3072
 # Bytes of A that a thread packs at a time: a quarter of a second-level cache, which B streams through.
 PACKED_BYTES = 4096 * simd.VECTOR_BYTES
