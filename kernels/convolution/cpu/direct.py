@@ -61,6 +61,8 @@ ROWS = simd.TILE_ROWS
 # From so many products a number of y on, the memory of y has time to come to the cache meanwhile.
 LONG = 32
 NOTHING = np.empty(0, np.int64)
+# What it takes to copy a number of the weights into a panel, in multiply-adds: 0.4 ns, or more where it was in memory.
+COPY = 16
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def packed_panels(run, products, w, looks=False):
         packed = scratch("convolution.packed", size, w.dtype)
         chunks = -(-panels // min(STRIP, max(1, panels // 4))) if packing.beside else panels
         strange = scratch("convolution.strange", chunks, np.int64) if looks and plan.spans.size else NOTHING
-        run(pack, chunks, 4 * size, w.reshape(-1), packed, packing, chunks, strange)
+        run(pack, chunks, COPY * size, w.reshape(-1), packed, packing, chunks, strange)
         yield columns, plan, packed, strange
 
 
