@@ -8,9 +8,10 @@ import pytest
 from harness import assert_close, extra_memory, load_cases
 
 from handloom import kernels
-from handloom.kernels.convolution.cpu import winograd
+from handloom.kernels import threads
+from handloom.kernels.convolution.cpu import far, grouped, winograd
 from handloom.kernels.convolution.cpu.tables import cut
-from handloom.kernels.convolution.reference import conv2d
+from handloom.kernels.convolution.reference import conv2d, conv2d_backward
 from handloom.kernels.workspace import CACHES
 
 
@@ -168,14 +169,74 @@ def test_a_weight_that_is_not_finite_makes_nan_of_the_zeros_around_the_image(gro
     assert np.isfinite(np.delete(y, 17, axis=-1)).all()
 
 
+FAR = [c for c in load_cases() if c.op == "conv2d" and c.options.get("groups", 1) < 4]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", FAR, ids=lambda case: case.id)
+def test_few_pixels_that_meet_many_weights_follow_the_definition(case, dtype, monkeypatch):
+    """Where weights are taken to be many, whatever their number, each of them is read once: in blocks of 3 channels."""
+    monkeypatch.setattr(far, "FAR_BYTES", 0)
+    monkeypatch.setattr(far, "depth_of", lambda *_: 3)
+    monkeypatch.setattr(threads, "THREADS_PAY", 0)
+    taken = []
+    multiply = far.multiply
+    monkeypatch.setattr(far, "multiply", lambda *args: (taken.append(args), multiply(*args)))
+    given = case.make(np.random.default_rng(7), np.dtype(dtype))
+    dy = None
+    results = []
+    for count in (1, numba.config.NUMBA_NUM_THREADS):
+        before = numba.get_num_threads()
+        numba.set_num_threads(count)
+        try:
+            y, saved = kernels.conv2d_forward(*given.values(), **case.options, variant="threaded")
+            dy = np.random.default_rng(8).uniform(-1, 1, y.shape).astype(dtype) if dy is None else dy
+            results.append((y, kernels.conv2d_backward(dy, saved, (True, False, False))[0]))
+        finally:
+            numba.set_num_threads(before)
+    wide = [None if array is None else array.astype(np.float64) for array in given.values()]
+    expected = conv2d(*wide, **case.options)
+    dx, *_ = conv2d_backward(dy.astype(np.float64), *wide, **case.options)
+    assert_close(results[0][0], expected, case.length, "y")
+    assert_close(results[0][1], dx, case.length, "dx")
+    for one, other in zip(*results):
+        np.testing.assert_array_equal(one, other)
+    few_pixels = y.size // y.shape[-1] <= far.PIXELS
+    assert taken or not few_pixels or grouped.suits(saved.geometry, y.itemsize)
+
+
+def test_weights_that_are_many_are_not_copied():
+    rng = np.random.default_rng(1)
+    x, w = rng.uniform(-1, 1, (1, 8, 8, 170)).astype("float32"), rng.uniform(-1, 1, (3, 3, 170, 190)).astype("float32")
+    assert w.nbytes > far.FAR_BYTES
+
+    def forward():
+        return kernels.conv2d(x, w, padding="same", variant="threaded")
+
+    assert_close(forward(), conv2d(x.astype(np.float64), w.astype(np.float64), padding="same"), 9 * 170, "y")
+    assert extra_memory(forward) < w.nbytes // 4
+
+
+@pytest.mark.parametrize("spoilt", [np.inf, -np.inf, np.nan])
+def test_of_many_weights_one_that_is_not_finite_makes_nan_of_the_zeros_around_the_image(spoilt, monkeypatch):
+    monkeypatch.setattr(far, "FAR_BYTES", 0)
+    x, w = np.ones((1, 6, 40, 24), np.float32), np.ones((3, 3, 24, 70), np.float32)
+    w[0, 0, 20, 17] = spoilt
+    y = kernels.conv2d(x, w, padding="same", variant="threaded")
+    expected = np.full(y.shape[1:3], np.isnan(spoilt))
+    expected[0] = expected[:, 0] = True
+    np.testing.assert_array_equal(np.isnan(y[0, :, :, 17]), expected)
+    assert np.isfinite(np.delete(y, 17, axis=-1)).all()
+
+
 def test_many_chunks_give_the_same_bits_on_any_number_of_threads(monkeypatch):
     monkeypatch.setattr("handloom.kernels.threads.THREADS_PAY", 0)
     rng = np.random.default_rng(3)
     x, w, b = (rng.uniform(-1, 1, shape).astype("float32") for shape in ((5, 23, 19, 33), (3, 3, 33, 70), (70,)))
     results = []
     before = numba.get_num_threads()
-    for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
-        numba.set_num_threads(threads)
+    for count in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+        numba.set_num_threads(count)
         try:
             y, saved = kernels.conv2d_forward(x, w, b, padding="same", strides=(1, 2), activation="sigmoid")
             results.append([array.tobytes() for array in (y, *kernels.conv2d_backward(y, saved))])

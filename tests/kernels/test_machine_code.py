@@ -39,6 +39,7 @@ window = {"padding": "same", "variant": "threaded"}
 for high, channels in ((2, 1), (3, 1), (3, 3), (3, 48)):
     train("conv2d", ones(4, 12, 12, channels), ones(high, 3, channels, 64), ones(64), activation="tanh", **window)
 kernels.conv2d(ones(4, 12, 12, 48), ones(3, 3, 48, 4), **window)
+kernels.conv2d(ones(1, 8, 8, 160), ones(3, 3, 160, 200), activation="tanh", **window)
 train("conv2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), variant="winograd")
 train("conv2d_max_pool2d", ones(4, 12, 12, 1), ones(3, 3, 1, 64), activation="relu")
 for variant in ("direct", "winograd"):
@@ -118,6 +119,7 @@ TILES = [
     ("dense_gradients", "short", 2),
     ("multiply-2", "tall", 2),
     ("multiply-1", "tall", 1),
+    ("multiply_far-2", "tall", 2),
     ("correlate-{tall}-2-True", "tall", 2),
     ("correlate-{tall}-2-False", "tall", 2),
     ("correlate-{low}-2-False", "low", 2),

@@ -172,9 +172,9 @@ def test_a_gradient_that_is_a_product_need_not_be_written(m, n, depth, update, d
     w, *state = (rng.uniform(0.1, 1, (m, n)).astype(dtype) for _ in range(1 + states))
     expected = [array.copy() for array in (w, *state)]
     call = getattr(kernels, {"momentum": "sgd_update"}.get(update, update))
-    a_panel = ROWS * simd.TILE_COLUMNS * simd.VECTOR_BYTES
-    for stack, pay in ((cpu.G_BYTES, 0), (a_panel, threads.THREADS_PAY)):
-        monkeypatch.setattr(cpu, "G_BYTES", stack)
+    a_panel = simd.TILE_COLUMNS * simd.VECTOR_BYTES // w.itemsize
+    for cut, pay in ((cpu.product_cut, 0), (lambda m, *_: (min(3, -(-m // ROWS)), a_panel), threads.THREADS_PAY)):
+        monkeypatch.setattr(cpu, "product_cut", cut)
         monkeypatch.setattr(threads, "THREADS_PAY", pay)
         now = [array.copy() for array in (w, *state)]
         with Recording() as gradients:

@@ -4,6 +4,7 @@
     im2col    every window copied into a row of a matrix, then a matrix product                      im2col.py
     direct    the same product in a register tile, without the matrix: tables say where its rows lie direct.py
     threaded  the same, chunk by chunk over several threads                                          direct.py
+              and few pixels that meet many weights                                                  far.py
               and its data gradient for very few channels                                            few.py
               and all passes of narrow groups, depthwise ones among them              grouped.py, rows.py, boxes.py
     winograd  windows of 3 x 3 with four times fewer multiplications, where that pays                winograd.py

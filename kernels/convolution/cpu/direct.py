@@ -42,7 +42,7 @@ from ...simd import (
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
-from . import few, grouped
+from . import far, few, grouped
 from .rung import Rung, pad, pad_input
 from .tables import (
     COLUMNS,
@@ -184,8 +184,17 @@ def _multiply(run, products, x, w, bias, y, activation, looks):
     """Pack the weights and multiply, width by width and phase by phase; `run` runs a kernel's chunks.
 
     looks : the zeros around an image are a part of it, and times Inf or NaN they are NaN.
+
+    Over threads, few pixels and many weights are for far.py.
     """
-    for columns, plan, packed, strange in packed_panels(run, products, w, looks):
+    near = []
+    for columns, plan, packing in products:
+        shares = far.shares_of(plan, columns, w.itemsize) if run is over_threads else 0
+        if shares:
+            far.multiply(shares, columns, plan, packing, x, w.reshape(-1), bias, y, activation, looks)
+        else:
+            near.append((columns, plan, packing))
+    for columns, plan, packed, strange in packed_panels(run, near, w, looks):
         multiply, _ = product(columns)
         work = 2 * plan.images * plan.image_pixels * packed.size
         stream = plan.stream and activation <= RELU and y.ctypes.data % LINE == 0
