@@ -117,13 +117,15 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
         threaded      dz with zeros around it; for dw partial sums, 16 dw at most and no more than 1,048,576 numbers,
                       and 290 KB of each thread's stack
 
-    For a dx of very few channels (up to 4, or 2 with float64) the variant threaded takes dx with its zeros, where
-    there are any, w with its taps and channels rounded up to 14, and 66 KB of each thread's stack. Where groups are
-    narrow (1, 2, 4 ... channels up to a vector, as many filters; not with the largest windows), it takes no zeros
-    around x and dz, but w once more for dx, 16 sums of dw, and 56 KB of each thread's stack. Where winograd goes
-    its own way, it takes no zeros around x and dz, but 36 (C + 1) numbers for each filter, for dx 36 (F + 1) for
-    each channel, these rounded up to 32 (AVX-512) or 16, or half of that with float64, and a megabyte of each
-    thread's stack. Arrays that are not C-contiguous are copied first.
+    Where a megabyte or more of weights meets up to 512 pixels, the variant threaded takes 210 KB of each thread's stack
+    instead of panels; for the dw of a plain 1 x 1 window, what `matmul` takes for it. For a dx of very few channels (up
+    to 4, or 2 with float64) the variant threaded takes dx with its zeros, where there are any, w with its taps and
+    channels rounded up to 14, and 66 KB of each thread's stack. Where groups are narrow (1, 2, 4 ... channels up to a
+    vector, as many filters; not with the largest windows), it takes no zeros around x and dz, but w once more for dx,
+    16 sums of dw, and 56 KB of each thread's stack. Where winograd goes its own way, it takes no zeros around x and dz,
+    but 36 (C + 1) numbers for each filter, for dx 36 (F + 1) for each channel, these rounded up to 32 (AVX-512) or 16,
+    or half of that with float64, and a megabyte of each thread's stack. Arrays that are not C-contiguous are copied
+    first.
 
     Rounding: naive, im2col, direct and threaded add up KH KW C / groups products. Where winograd goes its own way, an
     error enters a tile of 4 x 4 pixels, as far apart as the window's cells. With numbers drawn alike (uniform, normal)

@@ -8,6 +8,7 @@ from workspaces import rounded
 
 from handloom import kernels
 from handloom.kernels.convolution.cpu import few, grouped, winograd
+from handloom.kernels.convolution.cpu.direct import is_product
 from handloom.kernels.convolution.cpu.tables import padding_of_dz
 from handloom.kernels.simd import TILE_COLUMNS, VECTOR_BYTES
 
@@ -57,6 +58,8 @@ def stated(variant, g, itemsize):
     if variant == "im2col":
         return y + matrix, dx + dw + matrix
     y, dx, dw = by_tiles(g, itemsize)
+    if variant != "direct" and is_product(g):
+        dw = workspaces.product("threaded", g.C, g.F, g.N * g.OH * g.OW, itemsize) // itemsize
     if variant == "winograd" and winograd.suits(g, g.N, g.OH, g.OW, g.C, g.F, itemsize):
         y = by_points(g.C, g.F, itemsize)
     if variant == "winograd" and winograd.suits(g, g.N, g.H, g.W, g.F, g.C, itemsize):
@@ -139,6 +142,7 @@ CASES = [
     conv("strides", (2, 9, 8, 3), (3, 2, 3, 4), strides=(2, 3)),
     conv("strides-leave-cells-out", (1, 8, 9, 2), (1, 2, 2, 3), strides=(3, 4)),
     conv("strides-1x1", (2, 7, 7, 5), (1, 1, 5, 6), strides=2),
+    conv("plain-1x1", (2, 19, 14, 37), (1, 1, 37, 18), activation="relu"),
     conv("dilation", (2, 8, 9, 3), (3, 2, 3, 4), dilation=(2, 3)),
     conv("dilation-and-strides", (2, 12, 11, 2), (3, 3, 2, 3), dilation=(2, 3), strides=(3, 2), padding="same"),
     conv("groups", (2, 5, 6, 6), (3, 3, 2, 9), groups=3),
