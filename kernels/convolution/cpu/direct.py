@@ -73,7 +73,7 @@ ROWS = simd.TILE_ROWS
 # From so many products a number of y on, the memory of y has time to come to the cache meanwhile.
 LONG = 32
 NOTHING = np.empty(0, np.int64)
-# What it takes to copy a number of the weights into a panel, in multiply-adds: 0.4 ns, or more where it was in memory.
+# What it takes to copy a number, of the weights into a panel or to y, in operations: 0.4 ns, or more with memory.
 COPY = 16
 
 
@@ -208,7 +208,8 @@ def _multiply(run, products, x, w, bias, y, activation, looks):
             near.append((columns, plan, packing))
     for columns, plan, packed, strange in packed_panels(run, near, w, looks):
         multiply, _ = product(columns)
-        work = 2 * plan.images * plan.image_pixels * packed.size
+        pixels, panels = plan.images * plan.image_pixels, plan.panels.size // PANEL
+        work = 2 * pixels * packed.size + COPY * pixels * panels * columns * simd.VECTOR_BYTES // y.itemsize
         stream = plan.stream and activation <= RELU and y.ctypes.data % LINE == 0
         chunks = plan.shares * plan.sheets * plan.blocks
         run(multiply, chunks, work, x, packed, bias, y, plan, activation, stream, strange)
@@ -385,7 +386,8 @@ def _threaded_data_gradient(dz, w, dx, g):
 
 
 def is_product(g):
-    """Whether dw is a plain product. (Of 14 layers 1 x 1, that of `matmul` is 1.14 times as fast as the one above.)"""
+    """Whether dw is a plain product. (Of 14 layers 1 x 1, that of `matmul` is 1.14 times as fast as the one above. With
+    strides, where x has to be copied first, it is not.)"""
     return (g.KH, g.KW, g.strides, g.groups) == (1, 1, (1, 1), 1) and (g.H, g.W) == (g.OH, g.OW)
 
 
