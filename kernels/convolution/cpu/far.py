@@ -21,6 +21,7 @@ from ...jit import jit
 from ...simd import (
     any_lane,
     at,
+    expect,
     lanes,
     stack_array,
     tile_add,
@@ -67,7 +68,7 @@ def product(columns):
         width, panels = columns * lanes(y), table.size // PANEL
         first, end = chunk * panels // shares, (chunk + 1) * panels // shares
         blocks, taps_of_a_run = (packing.depth + deep - 1) // deep, taps.size // max(1, runs.size)
-        steps_in_all = taps.size * blocks
+        steps_in_all, tiles = taps.size * blocks, (plan.images * plan.image_pixels + ROWS - 1) // ROWS
         for step in range(steps_in_all):
             tap, block = step // blocks, step % blocks
             k = block * packing.depth // blocks
@@ -93,8 +94,14 @@ def product(columns):
                 for i in range(0, (end - first) * depth * width, lanes(w)):
                     strange = strange | ~(vabs(vload(packed, i)) < math.inf)
                 leaves_out = not any_lane(strange)
+            # Meanwhile the next weights are asked for, the row `progress` / 65536 of them: 3 % on two threads.
+            following = min(step + 1, steps_in_all - 1)
+            k = following % blocks * packing.depth // blocks
+            pace = ((following % blocks + 1) * packing.depth // blocks - k) * 65536 // max(1, depth * tiles)
             slot = 0
             for panel in range(first, end):
+                ahead = at(taps, following // blocks) + k * packing.deep + at(table, panel * PANEL + START)
+                progress = 0
                 f0, valid = at(table, panel * PANEL + Y), at(table, panel * PANEL + COLUMNS)
                 for sheet in range(plan.sheets):
                     image = sheet * plan.images // plan.sheets
@@ -111,9 +118,12 @@ def product(columns):
                                 high = low
                             low, high = max(low, at(spans, 4 * p0 + 2)), min(high, at(spans, 4 * p0 + 3))
                         row = ((panel - first) * depth + low - begin) * width
-                        for l in range(low, high):
-                            tile_outer_at(acc, x, x0 + l, pixels, p0, packed, row)
+                        start = x0 + low  # l counts from 0: else LLVM keeps each row's address on the stack (AVX-512)
+                        for l in range(high - low):
+                            tile_outer_at(acc, x, start + l, pixels, p0, packed, row)
                             row += width
+                            expect(w, ahead + (progress >> 16) * packing.deep)
+                            progress += pace
                         if step > 0:
                             tile_add(acc, sums, slot, width, ROWS, width)
                         if step < steps_in_all - 1:
