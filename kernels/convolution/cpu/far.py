@@ -94,7 +94,7 @@ def product(columns):
                 for i in range(0, (end - first) * depth * width, lanes(w)):
                     strange = strange | ~(vabs(vload(packed, i)) < math.inf)
                 leaves_out = not any_lane(strange)
-            # Meanwhile the next weights are asked for, the row `progress` / 65536 of them: 3 % on two threads.
+            # Meanwhile the next weights are asked for, the row `progress` / 65536 of them: 1 to 3 % on two threads.
             following = min(step + 1, steps_in_all - 1)
             k = following % blocks * packing.depth // blocks
             pace = ((following % blocks + 1) * packing.depth // blocks - k) * 65536 // max(1, depth * tiles)
