@@ -115,7 +115,13 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
         "demo CNN",
         "demo LSTM",
     ]
-    again = (
-        "from handloom.examples import demo\ndemo.main(['--smoke'])\nfrom handloom.cli import main\nmain(['warmup'])"
-    )
+    again = """
+from handloom.bench.cases import programs
+from handloom.cli import main
+from handloom.examples import demo
+
+demo.main(["--smoke"])
+main(["warmup"])
+programs.build("cnn").fit(*programs.data("cnn", steps=6), batch_size=32, verbose=0)
+"""
     assert run(again, tmp_path, HANDLOOM_CACHE_DIR=None)[1] == ""

@@ -240,13 +240,13 @@ _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 def _at_once(kernel):
     """A function of the inputs and the axis: the output by the shortest way; None where the arrays are not small, or
     something about them not plain."""
-    name = f"{kernel.py_func.__name__}_at_once"
+    name = kernel.py_func.__name__
 
-    @jit(name=name)
+    @jit(name=f"{name}_of_one_at_once")
     def forward(x, y, width):
         kernel(0, x, y, x.size // width, width, x.size)
 
-    @jit(name=name)
+    @jit(name=f"{name}_of_two_at_once")
     def backward(dy, y, dx, width):
         kernel(0, dy, y, dx, y.size // width, width, y.size)
 
