@@ -51,6 +51,30 @@ SUMS_BYTES = TOGETHER * (PIXELS // ROWS + 5) * ROWS * simd.TILE_COLUMNS * simd.V
 PANELS_BYTES = 1 << 16
 
 
+@jit(inner=True)
+def copy_rows(w, w0, packing, first, end, depth, width, packed):
+    """`depth` rows of the panels from `first` to `end`, one panel after another; w0 is where the first panel's would be
+    if it started at 0."""
+    table = packing.panels
+    if end <= packing.beside:
+        start, count = w0 + at(table, first * PANEL + START), (end - first) * width
+        copy_panels(w, start, packing.deep, count, depth, width, packed, 0, depth * width)
+        return
+    for panel in range(first, end):
+        start, valid = w0 + at(table, panel * PANEL + START), at(table, panel * PANEL + COLUMNS)
+        target = (panel - first) * depth * width
+        pack_panel(w, start, packing.across, packing.deep, valid, depth, width, packed, target)
+
+
+@jit(inner=True)
+def are_finite(x, count):
+    """Whether none of the first `count` numbers, whole vectors of them, is Inf or NaN."""
+    strange = vfill(x, 0.0) != 0.0
+    for i in range(0, count, lanes(x)):
+        strange = strange | ~(vabs(vload(x, i)) < math.inf)
+    return not any_lane(strange)
+
+
 @functools.cache
 def product(columns):
     """The kernel of y = act(patches w + bias), for panels of `columns` vectors."""
@@ -75,25 +99,10 @@ def product(columns):
             depth = (block + 1) * packing.depth // blocks - k
             run, begin = tap // taps_of_a_run, tap % taps_of_a_run * packing.depth + k
             w0 = at(taps, tap) + k * packing.deep
-            if end <= packing.beside:
-                count = (end - first) * width
-                copy_panels(
-                    w, w0 + at(table, first * PANEL + START), packing.deep, count, depth, width,
-                    packed, 0, depth * width,
-                )  # fmt: skip
-            else:
-                for panel in range(first, end):
-                    start, valid = at(table, panel * PANEL + START), at(table, panel * PANEL + COLUMNS)
-                    pack_panel(
-                        w, w0 + start, packing.across, packing.deep, valid, depth, width,
-                        packed, (panel - first) * depth * width,
-                    )  # fmt: skip
+            copy_rows(w, w0, packing, first, end, depth, width, packed)
             leaves_out = spans.size > 0
             if looks and leaves_out:
-                strange = vfill(packed, 0.0) != 0.0
-                for i in range(0, (end - first) * depth * width, lanes(w)):
-                    strange = strange | ~(vabs(vload(packed, i)) < math.inf)
-                leaves_out = not any_lane(strange)
+                leaves_out = are_finite(packed, (end - first) * depth * width)
             # Meanwhile the next weights are asked for, the row `progress` / 65536 of them: 1 to 3 % on two threads.
             following = min(step + 1, steps_in_all - 1)
             k = following % blocks * packing.depth // blocks
