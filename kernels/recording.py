@@ -107,7 +107,6 @@ class Recording(Recorder):
         self.after = after
         self._buffers = {}
         self._changing = {}  # arrays, by the numbers in them when they were recorded
-        self._touched = []  # what each launch and function got, in order
         self._computed = {}  # by the place of an array in memory: (what, its launch, how many were before)
         self._taken = set()  # launches of `after` that belong to this one now
 
@@ -133,7 +132,6 @@ class Recording(Recorder):
             return
         memory, function, block = threads.keep(drive, args)
         self._kept.append((memory, args))
-        self._touched.append(args)
         if not self._parts or callable(self._parts[-1]):
             self._parts.append([])
         self._parts[-1].append((function, block, rounds, chunks, parallel))
@@ -142,14 +140,14 @@ class Recording(Recorder):
         refuse("a kernel ran on a GPU")
 
     def on_host(self, function, args):
-        self._touched.append((getattr(function, "__self__", None), *args))
+        self._kept.append((None, (getattr(function, "__self__", None), *args)))
         super().on_host(function, args)
 
     def changing(self, numbers):
         return self._changing.setdefault(numbers, super().changing(numbers))
 
     def computed(self, y, what):
-        self._computed[_place(y)] = what, self._parts[-1][-1], len(self._touched)
+        self._computed[_place(y)] = what, self._parts[-1][-1], len(self._kept)
 
     def take_over(self, y):
         """See `taken_over`: from the recording before this one."""
@@ -164,7 +162,7 @@ class Recording(Recorder):
         """(What, launch) of `computed(y, what)`; None where something else has had y since, or the operands may be
         other numbers by the end: those in scratch memory."""
         what, launch, before = self._computed.get(_place(y), (None, None, 0))
-        if what is None or any(_shares(y, args) for args in self._touched[before:]):
+        if what is None or any(_shares(y, args) for _, args in self._kept[before:]):
             return None
         return None if any(_shares(buffer, what) for buffer in self._buffers.values()) else (what, launch)
 
