@@ -5,59 +5,74 @@ Importing this teaches the simulator: warp shuffles, votes and `syncwarp`; `cuda
 
 It also gives it other threads. Its own are the operating system's, and whoever waits looks again and again whether the
 others have come. Here each is a greenlet, which runs until it has to wait: a tenth of the time, always in the same
-order, and threads that wait for ever are an error at once.
+order, and threads that wait for ever are an error at once. What this order hides sanitizer.py looks for, to which all
+accesses to memory are told.
 """
 
 import math
 import sys
 from collections import deque
+from contextlib import ExitStack
 from functools import cached_property
+from itertools import chain
+from operator import index as as_index
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from greenlet import getcurrent, greenlet
 from numba import cuda
 from numba.cuda.simulator import api, kernel, kernelapi
+from numba.cuda.simulator.cudadrv import devicearray
 
+from .sanitizer import ISSUED, READ, UNDER_WAY, WAITED, WRITE, Hazard, watch
 
-def _flat(memory):
-    """A shared array or an argument as a 1-D NumPy view."""
-    memory = getattr(memory, "_item", memory)
-    return np.asarray(getattr(memory, "_ary", memory)).reshape(-1)
-
-
-def _place(memory, index, size):
-    flat = _flat(memory)
-    if index < 0 or index + size > flat.size:
-        raise IndexError(f"access at {index} to {index + size} of {flat.size} numbers")
-    return flat
+_views = watch.views
 
 
 def _place4(memory, index):
-    """16 bytes: (flat view, how many numbers)."""
-    size = 16 // _flat(memory).itemsize
-    flat = _place(memory, index, size)
-    if index % size:
-        raise IndexError(f"16 bytes at {index}: not a multiple of {size}")
-    return flat, size
+    """16 bytes: (flat view, first number, how many, the access)."""
+    _, flat, size, _, step, access = _views.get(id(memory)) or watch.look(memory)
+    at, count = as_index(index), 16 // flat.itemsize
+    _check(at, count, size)
+    if at % count:
+        raise IndexError(f"16 bytes at {index}: not a multiple of {count}")
+    return flat, at, count, access + at * step
+
+
+def _check(at, count, size):
+    if at < 0 or at + count > size:
+        raise IndexError(f"access at {at} to {at + count} of {size} numbers")
 
 
 def load(memory, index):
-    return _place(memory, index, 1)[index]
+    _, flat, size, access, step, _ = _views.get(id(memory)) or watch.look(memory)
+    at = as_index(index)
+    if not 0 <= at < size:
+        _check(at, 1, size)
+    watch.note(access + at * step)
+    return flat[at]
 
 
 def store(memory, index, value):
-    _place(memory, index, 1)[index] = value
+    _, flat, size, access, step, _ = _views.get(id(memory)) or watch.look(memory)
+    at = as_index(index)
+    if not 0 <= at < size:
+        _check(at, 1, size)
+    watch.note(access + at * step + WRITE)
+    flat[at] = value
 
 
 def load4(memory, index):
-    flat, size = _place4(memory, index)
-    return tuple(flat[index : index + size])
+    flat, at, count, access = _place4(memory, index)
+    watch.note(access)
+    return tuple(flat[at : at + count])
 
 
 def store4(memory, index, values):
-    flat, size = _place4(memory, index)
-    flat[index : index + size] = values
+    flat, at, count, access = _place4(memory, index)
+    watch.note(access + WRITE)
+    flat[at : at + count] = values
 
 
 def _function(compute):
@@ -84,6 +99,13 @@ def erfc(x):
 # Asynchronous copies: what was copied arrives when it is waited for, as late as a GPU may be.
 
 
+class _Copy(NamedTuple):
+    target: np.ndarray
+    numbers: np.ndarray
+    accesses: list
+    site: str
+
+
 def _groups():
     thread = getcurrent()
     if not hasattr(thread, "copies"):
@@ -92,14 +114,19 @@ def _groups():
 
 
 def copy_async(shared, to, memory, index, count):
-    size = 16 // _flat(memory).itemsize
-    whole = count // _flat(memory).itemsize
-    if index % size:
-        raise IndexError(f"16 bytes from {index}: not a multiple of {size}")
-    numbers = np.zeros(size, _flat(memory).dtype)
+    _, flat, size, one, step, chunk = _views.get(id(memory)) or watch.look(memory)
+    at, wide, whole = as_index(index), 16 // flat.itemsize, as_index(count) // flat.itemsize
+    if at % wide:
+        raise IndexError(f"16 bytes from {index}: not a multiple of {wide}")
+    numbers = np.zeros(wide, flat.dtype)
     if whole:
-        numbers[:whole] = _place(memory, index, whole)[index : index + whole]
-    _groups()[-1].append((shared, to, numbers))
+        _check(at, whole, size)
+        numbers[:whole] = flat[at : at + whole]
+    target, to, wide, write = _place4(shared, to)
+    reads = [chunk + at * step] if whole == wide else range(one + at * step, one + (at + whole) * step, step)
+    copy = _Copy(target[to : to + wide], numbers, [write + WRITE, *reads], watch.site())
+    watch.note_all(copy.accesses, ISSUED, copy.site)
+    _groups()[-1].append(copy)
 
 
 def copy_async_commit():
@@ -109,8 +136,15 @@ def copy_async_commit():
 def copy_async_wait(groups):
     waiting = _groups()
     while len(waiting) - 1 > groups:
-        for shared, to, numbers in waiting.pop(0):
-            store4(shared, to, numbers)
+        for copy in waiting.pop(0):
+            copy.target[...] = copy.numbers
+            watch.note_all(copy.accesses, WAITED, copy.site)
+
+
+def _note_copies(thread):
+    """Those of a thread that are still under way, after a barrier or a syncwarp."""
+    for copy in chain(*getattr(thread, "copies", ())):
+        watch.note_all(copy.accesses, UNDER_WAY, copy.site)
 
 
 # Blocks and warps: their threads come together, each with a value, and receive those of all.
@@ -134,16 +168,19 @@ class _Block:
         self.threads = [_Thread(self, number, place, point, manager._f, args) for number, point in enumerate(points)]
         self.living, self.ready = len(self.threads), deque(self.threads)
         self.meetings = {}  # those that wait for somebody: "block", or a warp's number
+        watch.begin_block(place, math.prod(manager._grid_dim), args)
 
     def run(self):
         while self.ready:
             thread = self.ready.popleft()
+            watch.go_on(thread)
             thread.switch()
             if thread.dead:
                 self.living -= 1
                 self._close("block")
         if self.living:
             raise RuntimeError(f"{self.living} of {len(self.threads)} threads wait for others, which went another way")
+        watch.end_interval()
 
     def meet(self, group, value):
         """The meeting of a group, when all have come; the threads that have ended count for a block as if they had."""
@@ -160,20 +197,32 @@ class _Block:
         if meeting is not None and len(meeting.given) == members:
             del self.meetings[group]
             self.ready.extend(self.threads[number] for number in meeting.given)
+            if group == "block":
+                self._next_interval()
+
+    def _next_interval(self):
+        watch.end_interval()
+        for thread in self.threads:
+            if hasattr(thread, "copies"):
+                watch.go_on(thread)
+                _note_copies(thread)
 
 
 class _Thread(greenlet):
     """What `threading.current_thread()` is to the simulator."""
 
     def __init__(self, block, number, place, point, kernel_function, args):
-        self.block, self.thread_id = block, number
+        self.block, self.thread_id, self.syncwarps = block, number, 0
         self.blockIdx, self.threadIdx = kernel.Dim3(*place), kernel.Dim3(*point)
         super().__init__(lambda: self._run(kernel_function, args))
 
     def _run(self, kernel_function, args):
         try:
             kernel_function(*args)
+        except Hazard:
+            raise
         except Exception as error:
+            watch.end_interval()  # a hazard before that would explain it
             where = f"tid={list(self.threadIdx)} ctaid={list(self.blockIdx)}"
             raise type(error)(f"{where}: {error}") from error
 
@@ -226,8 +275,15 @@ def _vote(decide):
     return vote
 
 
+def _syncwarp(mask=0xFFFFFFFF):
+    thread = getcurrent()
+    thread.syncwarps += 1
+    _meet_warp(None)
+    _note_copies(thread)
+
+
 WARP_OPERATIONS = {
-    "syncwarp": lambda mask=0xFFFFFFFF: _exchange(None) and None,
+    "syncwarp": _syncwarp,
     "shfl_sync": _shuffle(lambda lane, by: by % 32),
     "shfl_up_sync": _shuffle(lambda lane, by: lane - by),
     "shfl_down_sync": _shuffle(lambda lane, by: lane + by),
@@ -245,15 +301,16 @@ def _ldmatrix(transposed):
     def matrices(given):
         found = []
         for first in range(0, 32, 8):
-            rows = [flat[i : i + 16 // flat.itemsize].view(np.uint16) for flat, i in given[first : first + 8]]
+            rows = [row.view(np.uint16) for row in given[first : first + 8]]
             matrix = np.stack(rows)
             matrix = np.ascontiguousarray(matrix.T) if transposed else matrix
             found.append(matrix.view(np.uint32).reshape(-1))  # lane l gets row l // 4, pair l % 4
         return found
 
     def ldmatrix(shared, index):
-        flat, _ = _place4(shared, index)
-        found, lane = _together((flat, int(index)), matrices)
+        flat, at, count, access = _place4(shared, index)
+        watch.note(access)
+        found, lane = _together(flat[at : at + count], matrices)
         return tuple(matrix[lane] for matrix in found)
 
     return ldmatrix
@@ -342,7 +399,7 @@ def _teach():
             setattr(kernelapi.FakeCUDAModule, name, staticmethod(operation))
 
     def jit(function=None, **options):
-        for unknown in ("launch_bounds", "lineinfo", "max_registers"):
+        for unknown in ("forceinline", "launch_bounds", "lineinfo", "max_registers"):
             options.pop(unknown, None)
         return plain_jit(function, **options)
 
@@ -353,18 +410,47 @@ def _teach():
 
     def shared_array(self, shape, dtype, alignment=None):
         """One array for each place in the code: two on the same line would otherwise be the same one."""
-        if shape == 0:
-            return plain_shared(self, shape, dtype)
-        frame = sys._getframe(1)
-        place = frame.f_code, frame.f_lasti
-        if place not in self._allocations:
-            self._allocations[place] = np.empty(shape, np.dtype(str(dtype)))
-        return self._allocations[place]
+        return watch.allocate(sys._getframe(1), shape, dtype, self._dynshared_size)
 
-    plain_local, plain_shared = kernelapi.FakeCUDALocal.array, kernelapi.FakeCUDAShared.array
+    def read(self, index):
+        watch.note_plain(self, index, READ)
+        return plain_read(self, index)
+
+    def write(self, index, value):
+        watch.note_plain(self, index, WRITE)
+        plain_write(self, index, value)
+
+    plain_local, array = kernelapi.FakeCUDALocal.array, devicearray.FakeWithinKernelCUDAArray
+    plain_read, plain_write = array.__getitem__, array.__setitem__
+    array.__getitem__, array.__setitem__ = read, write
     kernelapi.FakeCUDALocal.array, kernelapi.FakeCUDAShared.array = local_array, shared_array
     kernel.BlockManager.run = lambda manager, place, *args: _Block(manager, place, args).run()
     kernelapi.threading = SimpleNamespace(current_thread=getcurrent)
+    kernel.FakeCUDAKernel.__call__ = _calls(kernel.FakeCUDAKernel.__call__)
+
+
+def _calls(plain_call):
+    """What it is to call a kernel, which launches it, or a device function."""
+    modules, seen = ExitStack(), set()
+
+    def call(self, *args):
+        def launch():
+            seen.clear()
+            with modules:
+                plain_call(self, *args)
+
+        context = kernel._kernel_context
+        if context is None:
+            return plain_call(self, *args) if self._device else watch.launch(self.fn, args, launch)
+        # Device functions see the simulator's `cuda` from their first call to the end of the launch: to change it for
+        # each call takes longer than the call.
+        module = self.fn.__globals__
+        if id(module) not in seen:
+            seen.add(id(module))
+            modules.enter_context(kernelapi.swapped_cuda_module(self.fn, context))
+        return self.fn(*args)
+
+    return call
 
 
 _teach()
