@@ -27,10 +27,12 @@ import inspect
 import operator
 import os
 import re
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from numba import cuda, types
@@ -344,11 +346,25 @@ def _before_linking(kernel, capability):
     it. Made for sm_80 or for sm_90a, all 86 float32 kernels of the tests became the same instructions for sm_90a."""
     from cuda.core import ObjectCode
 
-    codes, _ = cuda.compile_all(
-        kernel.function, types.void(*kernel.types), device=False, abi="numba", cc=capability, output="ltoir",
-        launch_bounds=(prod(kernel.block), kernel.blocks),
-    )  # fmt: skip
+    with _for(capability):
+        codes, _ = cuda.compile_all(
+            kernel.function, types.void(*kernel.types), device=False, abi="numba", cc=capability, output="ltoir",
+            launch_bounds=(prod(kernel.block), kernel.blocks),
+        )  # fmt: skip
     return [code if isinstance(code, ObjectCode) else ObjectCode.from_ltoir(bytes(code)) for code in codes]
+
+
+@contextmanager
+def _for(capability):
+    """For the functions that a kernel calls, Numba asks the current GPU what it is. Here it is told, and needs none."""
+    from numba.cuda import dispatcher
+
+    ask, told = dispatcher.get_current_device, SimpleNamespace(compute_capability=capability)
+    dispatcher.get_current_device = lambda: told
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = ask
 
 
 def entry_of(cubin: bytes) -> str:

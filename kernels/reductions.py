@@ -14,7 +14,7 @@ from .ptx import load, store
 WARP = 32
 ALL = 0xFFFFFFFF  # lanes that take part
 
-device = cuda.jit(device=True, inline="always")
+device = cuda.jit(device=True, forceinline=True)
 
 
 @device

@@ -31,17 +31,17 @@ def accesses(T, count, width):
     """(fetch, put) for `count` numbers of type T, `width` of them at once (1, or as many as there are in 16 bytes)."""
     if T.bitwidth == 32:
 
-        @cuda.jit(device=True, inline="always")
+        @cuda.jit(device=True, forceinline=True)
         def vector(numbers, v):
             return numbers[v], numbers[v + 1], numbers[v + 2], numbers[v + 3]
 
     else:
 
-        @cuda.jit(device=True, inline="always")
+        @cuda.jit(device=True, forceinline=True)
         def vector(numbers, v):
             return numbers[v], numbers[v + 1]
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def fetch(memory, first, left, numbers):
         """numbers = memory[first : first + count], and zeros where there are not as many left."""
         if width > 1 and left >= count:
@@ -55,7 +55,7 @@ def accesses(T, count, width):
                 if v < left:
                     numbers[v] = load(memory, first + v)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def put(memory, first, left, numbers):
         """memory[first : first + count] = numbers, as far as there are `left`."""
         if width > 1 and left >= count:

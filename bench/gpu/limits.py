@@ -63,7 +63,7 @@ def _tensor(multiply, narrow, name):
     return multiply_tiles
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def _pair(x):
     """Twice the same bfloat16 in 32 bits."""
     return uint32(to_bf16(x)) * uint32(0x10001)

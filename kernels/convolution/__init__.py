@@ -136,8 +136,10 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
 
     The GPU's variants take no tables and no zeros around x. Backward they take dz as above, and where there is an
     activation or a bias a row for every 64 of it; w once more for dx; and for dw partial sums, at most 65,536 numbers
-    (direct) or 4,194,304 (implicit, tensor). tensor takes copies of the arrays of a pass whose channels or filters in a
-    group are no multiple of 4, these rounded up, and of those that do not start on 16 bytes.
+    (direct) or 4,194,304 (implicit, tensor). Where y or dx has so few blocks that processors would be idle, implicit
+    and tensor cut its sums into parts, which are copies of it: at most 4,194,304 numbers, for dx in each phase of the
+    strides. tensor takes copies of the arrays of a pass whose channels or filters in a group are no multiple of 4,
+    these rounded up, and of those that do not start on 16 bytes.
 
     Raises
     ------

@@ -17,9 +17,12 @@ Workspace of one product of (M, K) and (K, N), for each variant:
                      most; or where M <= 64 A once more, M rounded up to 32; or where N <= 12 B once more, or as many
                      copies of C and one. The shape decides which.
 
-Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are. The GPU's
-variants take no workspace but for two: tensor copies an operand whose rows are not whole 16 bytes; and the gradient of
-an operand that was broadcast takes copies of its two factors, spread over the batch.
+Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are.
+
+On a GPU tensor copies an operand whose rows are not whole 16 bytes, and the gradient of an operand that was broadcast
+takes copies of its two factors, spread over the batch. Where C has so few blocks that processors would be idle,
+registers, vectors and tensor cut sums of 256 terms or more into parts, which are copies of C (of float32 where it is
+bfloat16): together at most 8 MB, or 16 with tensor.
 
 On a GPU all arrays may also be bfloat16 (of `ml_dtypes`): products are exact, sums, biases and activations in float32,
 and each result is rounded once. The tensor cores multiply float32 only when asked to, by variant="tensor", since they

@@ -25,7 +25,7 @@ WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
 MAX_INT64 = (1 << 63) - 1
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def philox(block, step, stream, key_0, key_1):
     """The four 32-bit words of a block. Products of 32 by 32 bits are one instruction, and Python's integers wrap
     nowhere: hence the types."""
@@ -39,7 +39,7 @@ def philox(block, step, stream, key_0, key_1):
     return a, b, c, d
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def long_of(words, k):
     """Word k of 64 bits: the lower half comes first."""
     return uint64(words[2 * k]) | uint64(words[2 * k + 1]) << uint64(32)
@@ -99,7 +99,7 @@ def _polynomial(coefficients):
     """A device function: the polynomial of x, by Horner's rule."""
     highest, rest = coefficients[-1], coefficients[-2::-1]
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def value(x):
         total = float64(highest)
         for coefficient in rest:
@@ -113,7 +113,7 @@ _sin, _cos, _probit = _polynomial(SIN), _polynomial(COS), _polynomial(PROBIT)
 ONE_RADIAN = TAU * 2.0**-53  # 2π t of a whole number t of 53 bits
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def box_muller(u, t):
     """√(-2 ln u) times (cos 2πt, sin 2πt) of u, t in units of 2**-53: the nearest quarter turn is taken off t, which
     leaves at most an eighth."""
@@ -206,7 +206,7 @@ def draw_pairs(
             store(order, number, number)
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def exchange(keys, order, first, stride, rising):
     """Put the pairs at `first` and `first` + stride in order."""
     second = first + stride

@@ -19,7 +19,7 @@ def test_tensor_cores_are_fed_without_a_detour(E, a_along, b_along, arch):
     multiply comes by 12 of `ldmatrix`, but for numbers of 32 bits that have to be turned, which come one by one."""
     from handloom.kernels.gemm.cuda import tensor
 
-    found = sass.code(tensor(E, a_along, b_along), arch)
+    found = sass.code(tensor(E, E, a_along, b_along), arch)
     assert not found.spills
     assert found.resources["REG"] <= 128, "two blocks no longer fit on a processor"
     assert not found.count(sass.FLOAT64)
@@ -33,7 +33,7 @@ def test_tensor_cores_are_fed_without_a_detour(E, a_along, b_along, arch):
 
 
 @ARCHITECTURES
-@pytest.mark.parametrize("name", ["epilogue_backward", "add_rows"])
+@pytest.mark.parametrize("name", ["epilogue_backward", "add_parts"])
 def test_gradients_of_bfloat16_are_float32_in_between(name, arch):
     from handloom.kernels.gemm import cuda
 

@@ -21,6 +21,7 @@ if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 tensor_cores = backend("handloom.kernels.convolution", "cuda").tensor_cores
+product = backend("handloom.kernels.gemm", "cuda").product
 
 # (shape of x, of w, options, results): few tiles, since in the simulator each takes seconds.
 CASES = {
@@ -31,6 +32,7 @@ CASES = {
     "more-tiles-than-places-and-parts": (
         (2, 8, 12, 4), (3, 5, 4, 4), {"dilation": (2, 1), "padding": ((2, 1), (0, 0))}, ("y", "dw"),
     ),
+    "sums-in-parts": ((1, 2, 2, 8), (3, 3, 8, 12), {"padding": "same", "activation": "relu"}, ("y", "dx")),
     "blocks-of-pixels-and-filters": ((1, 1, 131, 4), (1, 1, 4, 132), {}, ("y",)),
     "blocks-of-channels-and-filters": ((1, 1, 2, 132), (1, 1, 132, 132), {}, ("dw",)),
 }  # fmt: skip
@@ -74,6 +76,39 @@ def test_tensor_cores_follow_the_reference(case, monkeypatch):
                 assert_within(found, want, bound, length)
     for array, was in zip(given, before, strict=True):
         np.testing.assert_array_equal(array, was)
+
+
+@pytest.mark.parametrize(
+    "dtype, options",
+    [(np.float64, {"activation": "tanh"}), (np.float32, {"strides": 2})],
+    ids=["", "phases"],
+)
+def test_sums_that_are_cut_into_parts(dtype, options, monkeypatch):
+    """Three of 32 terms forward, the last in part; in the gradient of the data's phases, of which some have fewer terms
+    than there are parts, two."""
+    monkeypatch.setattr(product, "FEWEST", 24)
+    rng = np.random.default_rng(5)
+    shapes = (1, 3, 4, 8), (3, 3, 8, 18), (18,)
+    given = [rng.uniform(-1, 1, shape).astype(dtype) for shape in shapes]
+    options = {"padding": "same", **options}
+    y, saved = kernels.conv2d_forward(*map(simulated, given), **options, variant="implicit")
+    dy = rng.uniform(-1, 1, y.shape).astype(dtype)
+    found = y, *kernels.conv2d_backward(simulated(dy), saved)
+    given = [wide(array) for array in given]
+    expected = reference.conv2d(*given, **options), *reference.conv2d_backward(wide(dy), *given, **options)
+    for got, want in zip(found, expected, strict=True):
+        error = np.abs(wide(got) - want).max()
+        assert got.dtype == dtype and error <= tolerance(dtype, 162) * np.abs(want).max()
+
+
+def test_how_sums_are_cut():
+    """As many parts as there is room for, of 128 terms at least."""
+    shares = backend("handloom.kernels.gemm", "cuda").shares
+    assert shares(4608, 4) == (36, 128)
+    assert shares(4608, 16) == (16, 288)
+    assert shares(1000, 100) == (2, 512)
+    assert shares(255, 1) == (1, 255)
+    assert shares(0, 0) == (1, 0)
 
 
 def test_double_precision_is_refused():

@@ -9,16 +9,20 @@ bits, which is 2^-10 of each product, and sums grow slower than that.
 import numpy as np
 import pytest
 from harness import as_float64, tolerance
+from numba import float32, float64
 from numba.core import config
 
 from handloom import kernels
 from handloom.kernels import arrays as device_arrays
 from handloom.kernels.arrays import simulated
+from handloom.kernels.dispatch import backend
 from handloom.kernels.gemm import reference
+from handloom.kernels.launch import Kernel
 
 if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
 ml_dtypes = pytest.importorskip("ml_dtypes")
+product = backend("handloom.kernels.gemm", "cuda").product
 BF16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
 pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 NARROW = pytest.mark.parametrize("dtype", [BF16, F32], ids=str)
@@ -96,6 +100,82 @@ def test_a_layer_in_tf32():
     x, w, b = drawn(F32, (10, 16), (16, 21), (21,))
     y = kernels.dense(x, w, b, activation="tanh", variant="tensor")
     assert_near(y, reference.dense(*wide(x, w, b), activation="tanh"), 16)
+
+
+PLAIN_AND_TENSOR = pytest.mark.parametrize(
+    "variant, dtype",
+    [("registers", F32), ("registers", np.dtype(np.float64)), ("vectors", F32), ("vectors", np.dtype(np.float64)),
+     ("tensor", BF16), ("tensor", F32)],
+    ids=str,
+)  # fmt: skip
+
+
+@PLAIN_AND_TENSOR
+def test_sums_that_are_cut_into_parts(variant, dtype, monkeypatch):
+    """Three of 32 terms and one of four; bias and activation come once, after the last."""
+    activation = "relu" if variant == "tensor" else "tanh"
+    monkeypatch.setattr(product, "FEWEST", 25)
+    x, w, b = drawn(dtype, (9, 100), (100, 12), (12,))
+    y = kernels.dense(x, w, b, activation=activation, variant=variant)
+    assert_near(y, reference.dense(*wide(x, w, b), activation=activation), 100)
+
+
+@pytest.mark.parametrize("variant, dtype", [("registers", F32), ("vectors", F32), ("tensor", BF16)], ids=str)
+@pytest.mark.parametrize(
+    "a_shape, b_shape",
+    [((3, 5, 8), (3, 8, 12)), ((3, 5, 8), (8, 12)), ((5, 8), (2, 2, 8, 12)), ((2, 1, 5, 8), (3, 8, 12))],
+    ids=["batch", "one-b", "one-a", "both-broadcast"],
+)
+def test_a_batch_is_one_launch(variant, dtype, a_shape, b_shape, monkeypatch):
+    """But for one in which neither operand has all matrices of it."""
+    launches, launch = [], Kernel.__call__
+
+    def counted(self, *args, **options):
+        launches.append(self)
+        launch(self, *args, **options)
+
+    monkeypatch.setattr(Kernel, "__call__", counted)
+    a, b = drawn(dtype, a_shape, b_shape)
+    c = kernels.matmul(a, b, variant=variant)
+    assert_near(c, wide(a)[0] @ wide(b)[0], 8)
+    assert len(launches) == (6 if a_shape == (2, 1, 5, 8) else 1)
+
+
+@pytest.mark.parametrize("variant", ["registers", "vectors"])
+def test_large_blocks_and_small_ones_give_the_same(variant, monkeypatch):
+    """Of 24 x 132 numbers, in blocks of 128 x 128 (128 x 64 of float64) and of a quarter."""
+    for dtype in (F32, np.dtype(np.float64)):
+        a, b = drawn(dtype, (24, 12), (12, 132))
+        small = kernels.matmul(a, b, variant=variant)
+        monkeypatch.setattr(product, "BLOCKS", 1)
+        np.testing.assert_array_equal(kernels.matmul(a, b, variant=variant), small)
+        monkeypatch.undo()
+
+
+def test_more_matrices_than_a_launch_takes(monkeypatch):
+    monkeypatch.setattr(product, "MOST", 2)
+    a, b = drawn(F32, (5, 3, 4), (4, 4))
+    assert_near(kernels.matmul(a, b, variant="vectors"), wide(a)[0] @ wide(b)[0], 4)
+
+
+def test_how_products_are_cut():
+    """Large blocks where there are two for each processor of a large GPU; else small ones, and long sums in parts."""
+    large, small = product.LARGE, product.SMALL
+    for sizes, expected in {
+        (4096, 4096, 4096): (large, 1, 4096),
+        (2048, 2048, 64): (large, 1, 64),
+        (1920, 2048, 2048): (small, 1, 2048),
+        (1024, 1024, 1024): (small, 2, 512),
+        (32, 128, 5408): (small, 34, 160),
+        (32, 5408, 128): (small, 1, 128),
+        (164, 256, 1600): (small, 10, 160),
+        (0, 3, 4): (small, 1, 4),
+        (3, 4, 0): (small, 1, 0),
+    }.items():
+        assert product.cut_of(*sizes, float32) == expected
+    assert product.cut_of(1536, 1536, 1536, float64) == (large, 1, 1536)
+    assert product.cut_of(128, 64, 4096, float32, 256) == (large, 1, 4096)
+    assert product.cut_of(128, 64, 4096, float32, 2) == (small, 1, 4096)
 
 
 def test_an_empty_sum_is_the_bias():

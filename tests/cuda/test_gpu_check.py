@@ -250,7 +250,7 @@ class TestCubins:
         expected = "multiply_naive", "multiply_shared", "convolve_implicit", "correlate_implicit", "find_outside"
         assert names.issuperset(expected)
         trained = {kernel.function.__name__ for kernel in cubins.program_kernels().values()}
-        assert {"convolve_implicit", "add_up_rows"} <= trained
+        assert {"convolve_implicit", "add_up_parts"} <= trained
 
     def test_what_was_carried_needs_no_toolkit(self, tmp_path, monkeypatch):
         from numba import float32

@@ -8,7 +8,7 @@ from ...gemm.cuda import at_least
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
 from .rung import make_rung
-from .window import count_one, set_digits
+from .window import count_one, set_digits, terms_of
 
 
 @cache
@@ -94,14 +94,19 @@ def correlate(T):
 WORK, FEWEST = 65536, 64
 
 
-def _convolve(window, x, w, bias, y, *rest):
+def _convolve(window, parts, x, w, bias, y, *rest):
+    *rest, _, _ = rest  # sums are not cut
     blocks = -(-window.pixels * window.filters // 256)
     convolve(element_of(x))((blocks,), x, w, bias, y, *window, *rest)
 
 
+def _cut(window, T):
+    return 1, terms_of(window)
+
+
 def _parts(window, T):
-    """Parts into which the pixels are cut for dw; from the sizes alone, so that the sums are always the same."""
-    size = window.taps_h * window.taps_w * window.depth * window.filters
+    """Parts into which the pixels are cut for dw."""
+    size = terms_of(window) * window.filters
     return min(WORK // size, window.pixels // FEWEST)
 
 
@@ -109,4 +114,4 @@ def _correlate(window, x, dz, partial, share, parts):
     correlate(element_of(x))((-(-partial.size // 256),), x, dz, partial, *window, share, parts)
 
 
-conv2d_direct = make_rung(_convolve, _correlate, _parts)
+conv2d_direct = make_rung(_convolve, _correlate, _cut, _parts)

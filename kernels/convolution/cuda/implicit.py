@@ -10,11 +10,12 @@ from functools import cache
 from numba import cuda, int32, int64
 
 from ...arrays import address
+from ...gemm.cuda import BLOCKS, shares
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, load4, store, store4
 from .rung import make_rung
 from .tiles import DEPTH, ROWS, THREADS, operations, resident, shape_for, sizes, vector_of
-from .window import blocks_across, column_of, count_on, count_one, set_digits, split
+from .window import blocks_across, column_of, count_on, count_one, set_digits, split, terms_of
 
 
 @cache
@@ -23,7 +24,7 @@ def gather_windows(T, fetches, at_once, whole):
     rows. whole: V channels in a row belong to one tap and start on whole 16 bytes."""
     V = 128 // T.bitwidth
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def gather(x, height, width, channels, depth, taps_h, taps_w, tap_h, tap_w, column, windows, row, ahead):
         for v in range(0, V, V if whole else 1):
             h_on, w_on = int32(column[2] * tap_h), int32(column[1] * tap_w)
@@ -65,14 +66,15 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
     place_b, fetch_b, put_b, multiply, write_row = operations(T, side_x, columns_, whole_rows)
     gather = gather_windows(T, fetches, at_once, whole_depth)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def put_a(tile, start, ahead):
-        p, row = cuda.threadIdx.x % team * V, cuda.threadIdx.x // team
+        row, p = split(cuda.threadIdx.x, team)
+        at = int32(start + p * V * wide + row)
         for f in range(fetches):
             for v in range(V):
-                store(tile, start + (p + v) * wide + row + f * at_once, ahead[f * V + v])
+                store(tile, int32(at + v * wide + f * at_once), ahead[f * V + v])
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def write(y, places, y_at, x_at, columns_left, acc, first, floor):
         """Half of the thread's rows: not every LLVM unrolls a loop over all of them."""
         for i in range(first, first + ROWS // 2):
@@ -85,10 +87,12 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
         x: pointer(T), w: pointer(T), bias: pointer(T), y: pointer(T), height: int32, width: int32, channels: int32,
         depth: int32, rows_h: int32, rows_w: int32, start_h: int32, start_w: int32, step_h: int32, step_w: int32,
         taps_h: int32, taps_w: int32, tap_h: int32, tap_w: int32, pixels: int32, filters: int32, columns: int32,
-        image_step: int64, row_step: int64, pixel_step: int64, has_bias: int32, floor: T,
+        image_step: int64, row_step: int64, pixel_step: int64, has_bias: int32, floor: T, share: int32,
+        part_step: int64,
     ):  # fmt: skip
         """One block: 128 pixels of y by up to 128 filters of one group, or another shape of tiles.py; one thread: 8 x 8
-        of these numbers, or fewer of a narrower tile. Up to 25 KB of shared memory (28 with float64).
+        of these numbers, or fewer of a narrower tile. Up to 25 KB of shared memory (28 with float64). The sums are cut
+        into shares of their terms; part p of them goes p * part_step numbers further on in y.
 
         Why it is faster: a number of x or w is fetched once for all that a block makes of it, and then each one read
         from shared memory takes part in several multiply-adds. While eight columns of the matrix are multiplied, the
@@ -106,6 +110,7 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
         ahead_b = cuda.local.array(V, T)
         digits = cuda.local.array(3, int32)
         thread = int32(cuda.threadIdx.x)
+        part = int32(cuda.blockIdx.y)
         down, across = split(cuda.blockIdx.x, blocks_across(filters, columns, block_columns))
         group, col0 = column_of(across, columns, block_columns)
         first_col, columns_left = int32(group * columns + col0), int32(columns - col0)
@@ -116,17 +121,19 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
             h0, w0 = start_h + digits[1] * step_h, start_w + digits[0] * step_w
             cell = (digits[2] * height + h0) * width + w0
             store4(windows, thread * 4, (int32(h0), int32(w0), int32(cell), int32(group * depth)))
-            place = digits[2] * image_step + digits[1] * row_step + digits[0] * pixel_step + first_col
+            place = digits[2] * image_step + digits[1] * row_step + digits[0] * pixel_step
+            place += part * part_step + first_col
             store(places, thread, place if row0 + thread < pixels else int64(-1))
         cuda.syncthreads()
         y_at, x_at = int32(thread // side_x * V), int32(thread % side_x * V)
         row, first_term = split(thread, team)
-        set_digits(digits, first_term * V, depth, taps_w)
-        terms = int32(taps_h * taps_w * depth)
+        begin = int32(part * share)
+        terms = int32(min(share, taps_h * taps_w * depth - begin))
+        set_digits(digits, begin + first_term * V, depth, taps_w)
         row_b, col_b, left_b = place_b(columns_left)
         col_b = int32(col_b + first_col)
         gather(x, height, width, channels, depth, taps_h, taps_w, tap_h, tap_w, digits, windows, row, ahead_a)
-        from_b = int64(row_b) * filters + col_b
+        from_b = int64(begin + row_b) * filters + col_b
         fetch_b(w, from_b, left_b, row_b < terms, ahead_b)
         put_a(tile_a, 0, ahead_a)
         put_b(tile_b, 0, ahead_b)
@@ -138,22 +145,22 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
                 acc[i * columns_ + j] = start
         cuda.syncthreads()
         now = int32(0)  # which pair of tiles is read
-        term = int32(DEPTH)  # where the next tiles begin
-        while term < terms + DEPTH:
-            if term < terms:
+        left = int32(terms - DEPTH)  # terms of the next tiles and of those after them
+        while left > -DEPTH:
+            if left > 0:
                 gather(
                     x, height, width, channels, depth, taps_h, taps_w, tap_h, tap_w, digits, windows, row,
                     ahead_a,
                 )  # fmt: skip
                 from_b += filters * DEPTH
-                fetch_b(w, from_b, left_b, row_b < terms - term, ahead_b)
+                fetch_b(w, from_b, left_b, row_b < left, ahead_b)
             multiply(tile_a, int32(now * size_a + y_at), tile_b, int32(now * size_b + x_at), right, acc)
             now = int32(1 - now)
-            if term < terms:
+            if left > 0:
                 put_a(tile_a, now * size_a, ahead_a)
                 put_b(tile_b, now * size_b, ahead_b)
                 cuda.syncthreads()
-            term = int32(term + DEPTH)
+            left = int32(left - DEPTH)
         for half in range(0, ROWS, ROWS // 2):
             write(y, places, y_at, x_at, columns_left, acc, half, floor)
 
@@ -166,7 +173,7 @@ def gather_rows(T, fetches, at_once, whole):
     whole: V columns in a row belong to one tap and start on whole 16 bytes."""
     V = 128 // T.bitwidth
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def gather(x, height, width, channels, step_h, step_w, inside_part, pixel, taps, column, ahead):
         h_on, w_on = int32(pixel[1] * step_h), int32(pixel[0] * step_w)
         on = int32(int32(pixel[2] * height + h_on) * width + w_on)
@@ -206,16 +213,17 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
     gather = gather_rows(T, fetches, at_once, whole_depth)
     vector = vector_of(V)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def put_a(tile, start, ahead):
-        at = start + cuda.threadIdx.x // team * wide + cuda.threadIdx.x % team * neighbours
+        p, column = split(cuda.threadIdx.x, team)
+        at = int32(start + p * wide + column * neighbours)
         for f in range(fetches):
             if whole_depth:
-                store4(tile, at + f * at_once, vector(ahead, f * V))
+                store4(tile, int32(at + f * at_once), vector(ahead, f * V))
             else:
-                store(tile, at + f * at_once, ahead[f])
+                store(tile, int32(at + f * at_once), ahead[f])
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def write(partial, at, row0, terms, filters, columns_left, acc, first, floor):
         for i in range(first, first + ROWS // 2):
             row = row0 + i // V * spread + i % V
@@ -247,8 +255,8 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
         digits = cuda.local.array(3, int32)
         thread = int32(cuda.threadIdx.x)
         terms = int32(taps_h * taps_w * depth)  # rows of dw
-        rest, across = split(cuda.blockIdx.x, blocks_across(filters, columns, block_columns))
-        part, down = split(rest, (terms + block_rows - 1) // block_rows)
+        part = int32(cuda.blockIdx.y)
+        down, across = split(cuda.blockIdx.x, blocks_across(filters, columns, block_columns))
         group, col0 = column_of(across, columns, block_columns)
         first_col, columns_left = int32(group * columns + col0), int32(columns - col0)
         row0 = int32(down * block_rows)
@@ -288,7 +296,7 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
                 put_b(tile_b, now * size_b, ahead_b)
                 cuda.syncthreads()
             at = int32(at + DEPTH)
-        at = int64(part) * terms * filters + first_col + x_at
+        at = int64(cuda.blockIdx.y) * terms * filters + first_col + x_at
         for half in range(0, ROWS, ROWS // 2):
             write(partial, at, row0 + y_at, terms, filters, columns_left - x_at, acc, half, floor)
 
@@ -298,8 +306,8 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
 # ---------------------------------------------------------------------------------------------------------------------
 # The launchers
 
-# Blocks that the sums for dw are cut into, about, and the fewest pixels of one.
-BLOCKS, FEWEST = 256, 256
+# The fewest pixels of a part of the sums for dw.
+FEWEST = 256
 
 
 def _whole(size, *arrays):
@@ -316,28 +324,29 @@ def _tiled(window, rows, T):
     return shape, -(-rows // block_rows), across
 
 
-def _convolve(window, x, w, bias, y, *rest):
+def _convolve(window, parts, x, w, bias, y, *rest):
     T = element_of(x)
     shape, down, across = _tiled(window, window.pixels, T)
     multiply = convolve(T, *shape, _whole(window.depth, x), _whole(window.columns, w, y))
-    multiply((down * across,), x, w, bias, y, *window, *rest)
+    multiply((down * across, parts), x, w, bias, y, *window, *rest)
 
 
-def _rows_of_dw(window):
-    return window.taps_h * window.taps_w * window.depth
+def _cut(window, T):
+    _, down, across = _tiled(window, window.pixels, T)
+    return shares(terms_of(window), down * across)
 
 
 def _parts(window, T):
-    """Parts into which the pixels are cut for dw; from the sizes alone, so that the sums are always the same."""
-    _, down, across = _tiled(window, _rows_of_dw(window), T)
+    """Parts into which the pixels are cut for dw."""
+    _, down, across = _tiled(window, terms_of(window), T)
     return min(BLOCKS // (down * across), window.pixels // FEWEST)
 
 
 def _correlate(window, x, dz, partial, share, parts):
     T = element_of(x)
-    shape, down, across = _tiled(window, _rows_of_dw(window), T)
+    shape, down, across = _tiled(window, terms_of(window), T)
     multiply = correlate(T, *shape, _whole(window.depth, x), _whole(window.columns, dz, partial))
-    multiply((parts * down * across,), x, dz, partial, *window, share, parts, -math.inf)
+    multiply((down * across, parts), x, dz, partial, *window, share, parts, -math.inf)
 
 
-conv2d_implicit = make_rung(_convolve, _correlate, _parts)
+conv2d_implicit = make_rung(_convolve, _correlate, _cut, _parts)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from numba import cuda, int32, int64
 
 from ...arrays import namespace
-from ...gemm.cuda import CODES, activate, add_rows
+from ...gemm.cuda import CODES, activate, add_up, share_of
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
-from .window import backward_window, forward_window, phases
+from .window import backward_window, forward_window, phases, terms_of
 
 # The sums for dw are cut into parts that begin at a multiple of this many pixels.
 GRAIN = 8
@@ -47,38 +47,51 @@ def turn(T):
     return turn_weights
 
 
-def make_rung(convolve, correlate, parts_of):
+def make_rung(convolve, correlate, cut, parts_of):
     """A rung from its launchers; all their arrays are flat, `window` says what they compute (window.py).
 
-    convolve(window, x, w, bias, y, image_step, row_step, pixel_step, has_bias, floor)    where y's pixels lie
+    convolve(window, parts, x, w, bias, y, image_step, row_step, pixel_step, has_bias, floor, share, part_step)
+        where y's pixels lie; and where its parts, each the sum of a share of the terms
     correlate(window, x, dz, partial, share, parts)    dw for each part, `share` pixels
-    parts_of(window, T)    how many parts there should be
+    cut(window, T)    (parts, share) that there should be of y's sums
+    parts_of(window, T)    how many parts there should be of dw's
+
+    Both are from the sizes alone, so that sums are the same on every GPU.
     """
 
     def forward(x, w, b, y, g, activation):
-        flat, w = y.reshape(-1), w.reshape(-1)
-        floor = 0.0 if activation == "relu" else -math.inf
+        window, T, flat = forward_window(g), element_of(x), y.reshape(-1)
+        x, w, b = x.reshape(-1), w.reshape(-1), None if b is None else b.reshape(-1)
         steps = g.OH * g.OW * g.F, g.OW * g.F, g.F
-        some = w if b is None else b
-        convolve(forward_window(g), x.reshape(-1), w, some, flat, *steps, b is not None, floor)
+        parts, share = cut(window, T)
+        if parts > 1:
+            partial = namespace(y).empty((parts * y.size,), y.dtype)
+            convolve(window, parts, x, w, w, partial, *steps, False, -math.inf, share, y.size)
+            add_up(partial, flat, b, activation)
+            return
+        floor = 0.0 if activation == "relu" else -math.inf
+        convolve(window, 1, x, w, w if b is None else b, flat, *steps, b is not None, floor, share, 0)
         if activation in ("sigmoid", "tanh"):
-            activate(element_of(y))((-(-y.size // 256),), flat, y.size, CODES[activation])
+            activate(T)((-(-y.size // 256),), flat, y.size, CODES[activation])
 
     def data_gradient(dz, w, dx, g):
-        dz, w, flat = dz.reshape(-1), w.reshape(-1), dx.reshape(-1)
-        turned = namespace(w).empty(w.shape, w.dtype)
-        (stride_h, stride_w), used = g.strides, 0
-        for h, v in phases(g):
-            window = backward_window(g, h, v)
-            size = window.taps_h * window.taps_w * window.depth * g.C
+        T, dz, w, flat = element_of(w), dz.reshape(-1), w.reshape(-1), dx.reshape(-1)
+        turned, used, (stride_h, stride_w) = namespace(w).empty(w.shape, w.dtype), 0, g.strides
+        windows = [(h, v, backward_window(g, h, v)) for h, v in phases(g)]
+        # All phases, which have not equally many taps, in the same number of parts: these are added up as a whole.
+        parts = max(cut(window, T)[0] for _, _, window in windows)
+        results = flat if parts == 1 else namespace(dx).empty((parts * dx.size,), dx.dtype)
+        for h, v, window in windows:
+            size = terms_of(window) * g.C
             matrix = turned[used : used + size]
             used += size
             taps = [number for axis in (h, v) for number in (axis.taps.start, axis.taps.step)]
-            turn(element_of(w))(
-                (-(-size // 256),), w, matrix, window.taps_w, *taps, g.KW, g.C // g.groups, g.F, g.C, size
-            )
+            turn(T)((-(-size // 256),), w, matrix, window.taps_w, *taps, g.KW, g.C // g.groups, g.F, g.C, size)
             steps = g.H * g.W * g.C, stride_h * g.W * g.C, stride_w * g.C
-            convolve(window, dz, matrix, matrix, flat[(h.first * g.W + v.first) * g.C :], *steps, False, -math.inf)
+            first, share = (h.first * g.W + v.first) * g.C, share_of(terms_of(window), parts)
+            convolve(window, parts, dz, matrix, matrix, results[first:], *steps, False, -math.inf, share, dx.size)
+        if parts > 1:
+            add_up(results, flat)
 
     def weight_gradient(x, dz, dw, g):
         window, T, xp, flat = forward_window(g), element_of(x), namespace(x), dw.reshape(-1)
@@ -88,6 +101,6 @@ def make_rung(convolve, correlate, parts_of):
         partial = flat if parts == 1 else xp.empty((parts * dw.size,), dw.dtype)
         correlate(window, x.reshape(-1), dz.reshape(-1), partial, share, parts)
         if parts > 1:
-            add_rows(T)((-(-dw.size // 256),), partial, parts, dw.size, flat)
+            add_up(partial, flat)
 
     return Rung(forward, data_gradient, weight_gradient)

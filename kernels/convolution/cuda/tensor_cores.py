@@ -11,7 +11,7 @@ from functools import cache
 from numba import cuda, float32, int32, int64, uint32
 
 from ...arrays import address, namespace
-from ...gemm.cuda import at_least
+from ...gemm.cuda import BLOCKS, at_least, shares
 from ...gemm.cuda.fragments import (
     AHEAD,
     BLOCK,
@@ -27,7 +27,7 @@ from ...gemm.cuda.fragments import (
 from ...launch import element_of, kernel, pointer
 from ...ptx import copy_async, copy_async_commit, copy_async_wait, load, load4, store4
 from .rung import Rung, make_rung
-from .window import blocks_across, column_of, count_on, set_digits, split
+from .window import blocks_across, column_of, count_on, set_digits, split, terms_of
 
 TERMS, V = 16, 4  # terms of a tile, numbers of a chunk
 TILE = TERMS * BLOCK
@@ -38,7 +38,7 @@ ACROSS = BLOCK // V
 APART = THREADS // ACROSS
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def next_pair(now):
     return int32(now + PAIR if now < LAST else 0)
 
@@ -47,7 +47,7 @@ def next_pair(now):
 def convolve():
     place, look, own, aim, bring, multiply_step, put = operations(float32, True, False)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def bring_windows(
         tiles, to, x, height, width, channels, depth, taps_h, taps_w, tap_h, tap_w, tap, h0, w0, cell, channel
     ):
@@ -62,7 +62,7 @@ def convolve():
             copy_async(tiles, int32(to + place(pixel, p, True)), x, at, int32(16) if inside else int32(0))
         count_on(tap, TERMS, depth, taps_w)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def write(stage, y, digits, rows_w, rows_h, image_step, row_step, pixel_step, rows_left, col, columns_left, floor):
         """64 rows of shared memory to y; `digits` are those of this thread's first pixel, and then of the next 64."""
         row, chunk = split(cuda.threadIdx.x, ACROSS)
@@ -82,11 +82,12 @@ def convolve():
         width: int32, channels: int32, depth: int32, rows_h: int32, rows_w: int32, start_h: int32, start_w: int32,
         step_h: int32, step_w: int32, taps_h: int32, taps_w: int32, tap_h: int32, tap_w: int32, pixels: int32,
         filters: int32, columns: int32, image_step: int64, row_step: int64, pixel_step: int64, has_bias: int32,
-        floor: float32,
+        floor: float32, share: int32, part_step: int64,
     ):  # fmt: skip
         """One block: 128 pixels of y by 128 filters of one group; one warp: 64 x 32 of these numbers, in registers; one
         thread brings four terms of two pixels, and four filters of two terms, for each 16 terms. 48 KB of shared
-        memory: three pairs of tiles, and in the end half of the results at a time.
+        memory: three pairs of tiles, and in the end half of the results at a time. Sums are cut as in
+        `convolve_implicit`.
 
         Why it is faster: an instruction does 1024 multiply-adds where a warp's ordinary one does 32; and tiles come
         without passing through registers, two ahead of the one that is multiplied. As in `convolve_implicit` a thread's
@@ -99,6 +100,7 @@ def convolve():
         digits = cuda.local.array(3, int32)
         warp, lane = int32(cuda.threadIdx.x // 32), int32(cuda.threadIdx.x % 32)
         row, col = int32(warp % 2 * WARP_ROWS), int32(warp // 2 * WARP_COLUMNS)
+        part = int32(cuda.blockIdx.y)
         down, across = split(cuda.blockIdx.x, blocks_across(filters, columns, BLOCK))
         group, col0 = column_of(across, columns, BLOCK)
         first_col, columns_left, row0 = int32(group * columns + col0), int32(columns - col0), int32(down * BLOCK)
@@ -116,11 +118,12 @@ def convolve():
             cell[f] = int32((digits[2] * height + h0[f]) * width + w0[f])
         channel = int32(group * depth)
         _, p = own(0, True)
-        set_digits(digits, p, depth, taps_w)
-        aim(int64(first_col), columns_left, filters, False, at_b, limit_b)
+        begin = int32(part * share)
+        terms = int32(min(share, taps_h * taps_w * depth - begin))
+        set_digits(digits, int32(begin + p), depth, taps_w)
+        aim(int64(begin) * filters, first_col, columns_left, filters, False, at_b, limit_b)
         step_b = int64(filters) * TERMS
         look_a, look_b = look(row, True, False), int32(look(col, False, True) + TILE)
-        terms = int32(taps_h * taps_w * depth)
         for ahead in range(AHEAD):
             left = int32(terms - ahead * TERMS)
             if left > 0:
@@ -153,7 +156,7 @@ def convolve():
             cuda.syncthreads()
             write(
                 tiles, y, digits, rows_w, rows_h, image_step, row_step, pixel_step, int32(pixels - row0 - rows),
-                first_col, columns_left, floor,
+                cuda.blockIdx.y * part_step + first_col, columns_left, floor,
             )  # fmt: skip
 
     return convolve_tensor
@@ -163,7 +166,7 @@ def convolve():
 def correlate():
     place, look, own, aim, bring, multiply_step, put = operations(float32, False, False)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def bring_pixels(
         tiles, to, x, height, width, channels, rows_h, rows_w, step_h, step_w, left, pixel, h0, w0, cell, channel, limit
     ):
@@ -177,7 +180,7 @@ def correlate():
             copy_async(tiles, int32(to + place(outer, p, False)), x, at, int32(16) if inside else int32(0))
             count_on(pixel, APART, rows_w, rows_h)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def write(stage, partial, at, filters, rows_left, columns_left):
         """64 rows of shared memory to the part of dw that begins at partial[at]."""
         row, chunk = split(cuda.threadIdx.x, ACROSS)
@@ -208,8 +211,8 @@ def correlate():
         warp = int32(cuda.threadIdx.x // 32)
         row, col = int32(warp % 2 * WARP_ROWS), int32(warp // 2 * WARP_COLUMNS)
         terms = int32(taps_h * taps_w * depth)  # rows of dw
-        rest, across = split(cuda.blockIdx.x, blocks_across(filters, columns, BLOCK))
-        part, down = split(rest, (terms + BLOCK - 1) // BLOCK)
+        part = int32(cuda.blockIdx.y)
+        down, across = split(cuda.blockIdx.x, blocks_across(filters, columns, BLOCK))
         group, col0 = column_of(across, columns, BLOCK)
         first_col, columns_left, row0 = int32(group * columns + col0), int32(columns - col0), int32(down * BLOCK)
         begin = int32(part * share)
@@ -222,7 +225,7 @@ def correlate():
         cell, channel = int32(h0 * width + w0), int32(group * depth + digits[0])
         limit = p if row0 + outer < terms else int32(NEVER)
         set_digits(digits, int32(begin + p), rows_w, rows_h)
-        aim(int64(begin) * filters + first_col, columns_left, filters, False, at_b, limit_b)
+        aim(int64(begin) * filters, first_col, columns_left, filters, False, at_b, limit_b)
         step_b = int64(filters) * TERMS
         look_a, look_b = look(row, False, False), int32(look(col, False, True) + TILE)
         for ahead in range(AHEAD):
@@ -254,7 +257,7 @@ def correlate():
             if row == rows:
                 put(tiles, acc)
             cuda.syncthreads()
-            at = (int64(part) * terms + row0 + rows) * filters + first_col
+            at = (int64(cuda.blockIdx.y) * terms + row0 + rows) * filters + first_col
             write(tiles, partial, at, filters, int32(terms - row0 - rows), columns_left)
 
     return correlate_tensor
@@ -263,8 +266,8 @@ def correlate():
 # ---------------------------------------------------------------------------------------------------------------------
 # The launchers
 
-# Blocks that the sums for dw are cut into, about, and the fewest pixels of one.
-BLOCKS, FEWEST = 256, 256
+# The fewest pixels of a part of the sums for dw.
+FEWEST = 256
 
 
 def _blocks(window, rows):
@@ -272,23 +275,21 @@ def _blocks(window, rows):
     return -(-rows // BLOCK) * (window.filters // window.columns) * -(-window.columns // BLOCK)
 
 
-def _rows_of_dw(window):
-    return window.taps_h * window.taps_w * window.depth
+def _convolve(window, parts, x, w, bias, y, *rest):
+    convolve()((_blocks(window, window.pixels), parts), x, w, bias, y, *window, *rest, shared=SHARED_BYTES)
 
 
-def _convolve(window, x, w, bias, y, *rest):
-    blocks = _blocks(window, window.pixels)
-    convolve()((blocks,), x, w, bias, y, *window, *rest, shared=SHARED_BYTES)
+def _cut(window, T):
+    return shares(terms_of(window), _blocks(window, window.pixels))
 
 
 def _parts(window, T):
-    """Parts into which the pixels are cut for dw; from the sizes alone, so that the sums are always the same."""
-    return min(BLOCKS // _blocks(window, _rows_of_dw(window)), window.pixels // FEWEST)
+    """Parts into which the pixels are cut for dw."""
+    return min(BLOCKS // _blocks(window, terms_of(window)), window.pixels // FEWEST)
 
 
 def _correlate(window, x, dz, partial, share, parts):
-    blocks = parts * _blocks(window, _rows_of_dw(window))
-    correlate()((blocks,), x, dz, partial, *window, share, parts, shared=SHARED_BYTES)
+    correlate()((_blocks(window, terms_of(window)), parts), x, dz, partial, *window, share, parts, shared=SHARED_BYTES)
 
 
 def _shapes(g):
@@ -339,7 +340,7 @@ def _check(array):
         )
 
 
-_whole = make_rung(_convolve, _correlate, _parts)
+_whole = make_rung(_convolve, _correlate, _cut, _parts)
 
 
 def _forward(x, w, b, y, g, activation):

@@ -46,11 +46,11 @@ def sizes(T, side_x, columns):
 def vector_of(V):
     """The function that makes a tuple of V numbers from numbers[at] on."""
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def two(numbers, at):
         return numbers[at], numbers[at + 1]
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def four(numbers, at):
         return numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
 
@@ -64,7 +64,7 @@ def operations(T, side_x, columns, whole):
     vectors, groups, spread_x, spread_y = block_columns // V, columns // V, side_x * V, THREADS // side_x * V
     vector = vector_of(V)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def place_b(columns_left):
         """(row of this thread's vector in B's tile, its first column, columns from there to the matrix's end)"""
         row, vector = split(cuda.threadIdx.x, vectors)
@@ -72,7 +72,7 @@ def operations(T, side_x, columns, whole):
         # The narrow tiles have fewer vectors than threads.
         return row, col, int32(columns_left - col) if row < DEPTH else int32(0)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def fetch_b(memory, at, columns_left, inside, ahead):
         """This thread's vector, from memory[at] on, into registers; zeros beyond the matrix."""
         for v in range(V):
@@ -88,12 +88,12 @@ def operations(T, side_x, columns, whole):
                     if v < columns_left:
                         ahead[v] = load(memory, at + v)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def put_b(tile, start, ahead):
         if cuda.threadIdx.x < DEPTH * vectors:
-            store4(tile, start + cuda.threadIdx.x * V, vector(ahead, 0))
+            store4(tile, int32(start + cuda.threadIdx.x * V), vector(ahead, 0))
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def multiply_term(tile_a, from_a, tile_b, from_b, right, acc):
         for g in range(groups):
             numbers = load4(tile_b, from_b + g * spread_x)
@@ -105,7 +105,7 @@ def operations(T, side_x, columns, whole):
                 for j in range(columns):
                     acc[(g * V + v) * columns + j] += numbers[v] * right[j]
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def multiply(tile_a, a, tile_b, b, right, acc):
         """acc += tile_a tile_b, from the thread's places a and b on. LLVM does not unroll such a loop by itself."""
         multiply_term(tile_a, a, tile_b, b, right, acc)
@@ -117,7 +117,7 @@ def operations(T, side_x, columns, whole):
         multiply_term(tile_a, a + 6 * wide, tile_b, b + 6 * block_columns, right, acc)
         multiply_term(tile_a, a + 7 * wide, tile_b, b + 7 * block_columns, right, acc)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def write_row(memory, at, columns_left, acc, i, floor):
         """Row i of the thread's results from memory[at] on."""
         for g in range(groups):

@@ -55,6 +55,11 @@ def forward_window(g):
     )  # fmt: skip
 
 
+def terms_of(window):
+    """Terms of a sum for y, which are as many as dw has rows."""
+    return window.taps_h * window.taps_w * window.depth
+
+
 class Phase(NamedTuple):
     """The cells first, first + stride ... of dx along one axis, and the taps that reach them."""
 
@@ -97,21 +102,21 @@ def backward_window(g, h, w):
 # numbered in 32 bits, because a division of 64 takes several times as long.
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def split(number, by):
     """(number // by, number % by) of numbers that are not negative."""
     quotient = int32(uint32(number) // uint32(by))
     return quotient, int32(number - quotient * by)
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def set_digits(digits, number, low, middle):
     """The digits of a number, of which the lowest counts to `low` and the next to `middle`."""
     rest, digits[0] = split(number, low)
     digits[2], digits[1] = split(rest, middle)
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def count_on(digits, by, low, middle):
     """The digits of a number `by` further on."""
     digits[0] += by
@@ -123,7 +128,7 @@ def count_on(digits, by, low, middle):
             digits[2] += 1
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def count_one(digits, low, middle):
     """The digits of the next number."""
     digits[0] += 1
@@ -135,14 +140,14 @@ def count_one(digits, low, middle):
             digits[2] += 1
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def column_of(place, columns, block_columns):
     """(group, first column in it) of the block's place along a row of the result."""
     group, block = split(place, (columns + block_columns - 1) // block_columns)
     return group, int32(block * block_columns)
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def blocks_across(filters, columns, block_columns):
     """Blocks along a row of the result: of each group, so many that its columns fit."""
     groups, _ = split(filters, columns)

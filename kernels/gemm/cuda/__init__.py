@@ -21,12 +21,14 @@ from .epilogue import (
     SIGMOID,
     TANH,
     activate,
-    add_rows,
+    add_parts,
+    add_up,
     at_least,
     dense_epilogue_backward,
     epilogue_backward,
 )
 from .product import (
+    BLOCKS,
     gemm_default,
     gemm_naive,
     gemm_registers,
@@ -35,19 +37,25 @@ from .product import (
     gemm_tensor,
     gemm_vectors,
     operand,
+    share_of,
+    shares,
 )
 from .simple import naive, shared
 from .tensor_cores import tensor
-from .tiles import registers, vectors
+from .tiles import LARGE, SMALL, registers, vectors
 
 __all__ = [
+    "BLOCKS",
     "CODES",
+    "LARGE",
     "NONE",
     "RELU",
     "SIGMOID",
+    "SMALL",
     "TANH",
     "activate",
-    "add_rows",
+    "add_parts",
+    "add_up",
     "at_least",
     "dense_epilogue_backward",
     "epilogue_backward",
@@ -61,7 +69,9 @@ __all__ = [
     "naive",
     "operand",
     "registers",
+    "share_of",
     "shared",
+    "shares",
     "tensor",
     "vectors",
 ]

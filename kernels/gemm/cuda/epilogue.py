@@ -13,7 +13,7 @@ NONE, RELU, SIGMOID, TANH = range(4)
 CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def at_least(z, floor):
     """max(z, floor); NaN stays NaN. The floor is 0 for a ReLU, else -Inf."""
     if z < floor:
@@ -21,13 +21,14 @@ def at_least(z, floor):
     return z
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def finish(z, activation):
-    """f(z) of a float32."""
+    """f(z)"""
+    T = type(z)
     if activation == RELU:
-        return at_least(z, float32(0))
+        return at_least(z, T(0))
     if activation == SIGMOID:
-        return float32(1) / (float32(1) + exp(-z))
+        return T(1) / (T(1) + exp(-z))
     if activation == TANH:
         return tanh(z)
     return z
@@ -59,11 +60,11 @@ def accesses(T):
     if T is not uint16:
         return T, load, store
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def load_bf16(memory, index):
         return from_bf16(load(memory, index))
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def store_bf16(memory, index, number):
         store(memory, index, to_bf16(number))
 
@@ -104,20 +105,34 @@ def epilogue_backward(E):
 
 
 @cache
-def add_rows(E):
-    T, _, put = accesses(E)
+def add_parts(E):
+    T, get, put = accesses(E)
 
     @kernel(threads=256)
-    def add_up_rows(partial: pointer(T), chunks: int32, n: int32, total: pointer(E)):
-        """One thread: one column of total = partial[0] + partial[1] + ..., always in this order."""
-        col = cuda.blockIdx.x * 256 + cuda.threadIdx.x
-        if col < n:
+    def add_up_parts(
+        partial: pointer(T), parts: int32, size: int64, total: pointer(E), bias: pointer(E), n: int32, has_bias: int32,
+        activation: int32,
+    ):  # fmt: skip
+        """One thread: one element of total = f(partial[0] + partial[1] + ... + bias), always in this order."""
+        i = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x
+        if i < size:
             value = T(0)
-            for chunk in range(chunks):
-                value += load(partial, int64(chunk) * n + col)
-            put(total, col, value)
+            for part in range(parts):
+                value += load(partial, part * size + i)
+            if has_bias:
+                value += get(bias, i % n)
+            put(total, i, finish(value, activation))
 
-    return add_up_rows
+    return add_up_parts
+
+
+def add_up(partial, total, bias=None, activation=None):
+    """total = f(the sum of partial's arrays, each as large as total, + bias); of bfloat16, partial is float32."""
+    flat, parts = total.reshape(-1), partial.size // max(total.size, 1)
+    bias, n, has_bias = (flat, 1, False) if bias is None else (bias, bias.size, True)
+    add_parts(element_of(total))(
+        (-(-total.size // 256),), partial.reshape(-1), parts, total.size, flat, bias, n, has_bias, CODES[activation]
+    )
 
 
 def dense_epilogue_backward(dy, y, activation):
@@ -135,5 +150,5 @@ def dense_epilogue_backward(dy, y, activation):
         (-(-chunks * n // 256),), dy.reshape(-1), y.reshape(-1), dz.reshape(-1), partial.reshape(-1), m, n,
         CODES[activation],
     )  # fmt: skip
-    add_rows(E)((-(-n // 256),), partial.reshape(-1), chunks, n, db)
+    add_up(partial, db)
     return dz, db

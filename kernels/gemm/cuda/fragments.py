@@ -16,7 +16,7 @@ row l // 4:
 
 from functools import cache
 
-from numba import cuda, float32, int32, uint16
+from numba import cuda, float32, int32, int64, uint16
 
 from ...ptx import (
     as_float,
@@ -43,11 +43,15 @@ WARP_ROWS, WARP_COLUMNS = 64, 32
 WIDE = BLOCK + 4
 
 
+def terms_of_tile(E):
+    return 512 // E.bitwidth
+
+
 def _places(E):
     V = 128 // E.bitwidth  # numbers in a chunk
-    terms, turns, turn = 4 * V, (7 if E is uint16 else 3), (1 if E is uint16 else 2)
+    terms, turns, turn = terms_of_tile(E), (7 if E is uint16 else 3), (1 if E is uint16 else 2)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def place(outer, p, along):
         """Where term p of row (of B: column) `outer` lies in a tile. Chunks trade places within each row, so that those
         that a warp reads at once, eight rows of one chunk or eight terms of one, lie in different banks."""
@@ -62,7 +66,7 @@ def _bf16():
     """How bfloat16 is read from a tile and multiplied."""
     place = _places(uint16)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def look(outer, along, paired):
         """The place that this lane names for the 16 rows from `outer` on and their first 16 terms: row l % 8 of matrix
         l // 8."""
@@ -73,7 +77,7 @@ def _bf16():
             return place(outer + below + (lane & 7), beyond, True)
         return place(outer + below, beyond + (lane & 7), False)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def fragment(tiles, at, i, step, along, paired):
         """16 rows, 16 * i beyond those looked at, and 16 terms, 16 * step beyond. Chunks trade places by an exclusive
         or, and so it is that leads from one to the next."""
@@ -88,7 +92,7 @@ def _tf32():
     """How float32 is read from a tile as TF32 and multiplied."""
     place = _places(float32)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def look(outer, along, paired):
         """The place that this lane names for the 16 rows from `outer` on and their first 8 terms."""
         lane = int32(cuda.threadIdx.x & 31)
@@ -98,7 +102,7 @@ def _tf32():
         below, beyond = (high, low) if paired else (low, high)
         return place(outer + 8 * below + (lane & 7), 4 * beyond, True)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def fragment(tiles, at, i, step, along, paired):
         """16 rows, 16 * i beyond those looked at, and 8 terms, 8 * step beyond. No instruction turns matrices of 32-bit
         numbers: where terms run down columns they are read one by one."""
@@ -124,7 +128,7 @@ def operations(E, a_along, b_along):
     V = 128 // E.bitwidth
     chunks = BLOCK // V  # in a row of C's tile
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def own(f, along):
         """This thread's chunk f of a tile: its (row or column, term)."""
         chunk = int32(cuda.threadIdx.x + f * THREADS)
@@ -132,16 +136,17 @@ def operations(E, a_along, b_along):
             return int32(chunk >> 2), int32((chunk & 3) * V)
         return int32((chunk & (chunks - 1)) * V), int32(chunk // chunks)
 
-    @cuda.jit(device=True, inline="always")
-    def aim(first, left, stride, along, at, limit):
-        """Where this thread's chunks of the first tile lie in memory, and how many terms must be left for each to be in
-        the matrix, of which there are `left` rows or columns. Strides are whole chunks: it is in there or beyond."""
+    @cuda.jit(device=True, forceinline=True)
+    def aim(start, first, left, stride, along, at, limit):
+        """Where this thread's chunks of the first tile lie in memory, in the matrix that begins at `start` and from its
+        row or column `first` on, of which there are `left`; and how many terms must be left for each to be in the
+        matrix. Strides are whole chunks: it is in there or beyond."""
         for f in range(2):
             outer, p = own(f, along)
-            at[f] = (first + outer) * stride + p if along else p * stride + first + outer
+            at[f] = start + ((int64(first) + outer) * stride + p if along else p * stride + first + outer)
             limit[f] = p if outer < left else int32(NEVER)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def bring(tiles, to, memory, at, limit, step, k_left, along):
         """Start to copy this thread's chunks of a tile, and go on to the next. Zeros for those beyond the matrix."""
         for f in range(2):
@@ -150,7 +155,7 @@ def operations(E, a_along, b_along):
             copy_async(tiles, int32(to + place(outer, p, along)), memory, at[f], count)
             at[f] += step
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def multiply_step(tiles, at_a, at_b, step, right, acc):
         """acc += A's tile times B's, for the instruction's terms number `step`."""
         for j in range(2):
@@ -163,7 +168,7 @@ def operations(E, a_along, b_along):
                 x = mma(left, (right[2 * j], right[2 * j + 1]), (acc[t], acc[t + 1], acc[t + 2], acc[t + 3]))
                 acc[t], acc[t + 1], acc[t + 2], acc[t + 3] = x[0], x[1], x[2], x[3]
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def put(stage, acc):
         """A warp's results into 64 rows of shared memory. Lane l has the pair l % 4 of rows l // 4 and l // 4 + 8."""
         lane, col0 = cuda.threadIdx.x % 32, cuda.threadIdx.x // 64 * WARP_COLUMNS

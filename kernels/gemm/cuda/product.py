@@ -1,28 +1,115 @@
-"""The launchers: from arrays with any strides to flat pointers, the right kernel and the number of its blocks."""
+"""The launchers: from arrays with any strides to flat pointers, the right kernel, and how the work is cut."""
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 from numba import float32, float64, uint16
 
 from ...arrays import address, namespace
 from ...launch import element_of
-from .epilogue import CODES, activate
+from .epilogue import CODES, activate, add_up
 from .fragments import BLOCK, SHARED_BYTES
 from .simple import TILE, naive, shared
 from .tensor_cores import tensor
-from .tiles import BLOCK_ROWS, SIDE, registers, vectors
+from .tiles import LARGE, SMALL, block_of, registers, vectors
 
 # What the rungs multiply: bfloat16 goes to kernels as its bits.
 PLAIN, FOR_TENSOR_CORES = (float32, float64), (float32, uint16)
 
+# ---------------------------------------------------------------------------------------------------------------------
+# How the work is cut, by the sizes alone: sums are the same on every GPU.
+
+# Blocks that keep a large GPU busy: it has some 130 processors, of which each takes two large ones at once. A C of fewer
+# is computed in small blocks, and where these are fewer than twice as many, its sums are cut into parts.
+BLOCKS = 256
+# A part has no less than so many terms, and a multiple of GRAIN: whole tiles of every rung.
+FEWEST, GRAIN = 128, 32
+# Products of a launch: what CUDA allows along the second axis of a grid.
+MOST = 65535
+
+
+class Cut(NamedTuple):
+    side: int  # of a block's threads
+    parts: int  # of the sums
+    share: int  # terms in each part
+
+
+def tiles_of(m, n, rows, columns):
+    return -(-m // rows) * -(-n // columns)
+
+
+def cut_of(m, n, k, T, count=1):
+    """The Cut of `count` products of (M, K) and (K, N) that are launched together, in register tiles."""
+    large = count * tiles_of(m, n, *block_of(T, LARGE))
+    if large >= BLOCKS:
+        return Cut(LARGE, 1, k)
+    small = count * tiles_of(m, n, *block_of(T, SMALL))
+    return Cut(SMALL, *((1, k) if count > 1 else shares(k, small, 2 * BLOCKS)))
+
+
+def shares(k, blocks, room=BLOCKS):
+    """(parts, terms of each) for sums over k terms in a result of so many blocks, where there is room for more."""
+    parts = max(min(room // max(blocks, 1), k // FEWEST), 1)
+    share = share_of(k, parts)
+    return -(-k // share) if k else 1, share
+
+
+def share_of(k, parts):
+    """Terms of each of so many parts; the last may have fewer, or none."""
+    return k if parts == 1 else -(-k // (parts * GRAIN)) * GRAIN
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operands
+
+
+class Operand(NamedTuple):
+    """One matrix, or a stack of them, in memory."""
+
+    flat: object  # array
+    row: int  # strides
+    column: int
+    apart: int  # from one matrix to the next; 0 where there is one
+
+    @property
+    def stride(self):
+        """From row to row or, where numbers lie by columns, from column to column."""
+        return max(self.row, self.column)
+
 
 def operand(x):
-    """(flat array, stride of rows, stride of columns) of a 2-D array; copied if neither orientation is contiguous."""
+    """The Operand of an array; copied if its matrices are contiguous in neither orientation."""
+    rows, columns = x.shape[-2:]
+    apart = rows * columns if x.ndim > 2 else 0
     if x.flags.c_contiguous:
-        return x.reshape(-1), x.shape[1], 1
-    if x.flags.f_contiguous:
-        return x.T.reshape(-1), 1, x.shape[0]
-    return namespace(x).ascontiguousarray(x).reshape(-1), x.shape[1], 1
+        return Operand(x.reshape(-1), columns, 1, apart)
+    turned = x.swapaxes(-1, -2)
+    if turned.flags.c_contiguous:
+        return Operand(turned.reshape(-1), 1, rows, apart)
+    return Operand(namespace(x).ascontiguousarray(x).reshape(-1), columns, 1, apart)
+
+
+def in_vectors(x, copy=False):
+    """The Operand of an array whose rows, or columns, start on whole 16 bytes, and None of another one; with `copy` one
+    with longer rows."""
+    found, size = operand(x), x.itemsize
+    if found.flat.size == 0 or (found.stride * size % 16 == 0 == address(found.flat) % 16):
+        return found
+    if not copy:
+        return None
+    turned = found.row == 1 < found.column
+    rows, step = x.swapaxes(-1, -2) if turned else x, 16 // size
+    *front, length = rows.shape
+    pitch = -(-length // step) * step
+    longer = namespace(x).zeros((*front, pitch), x.dtype)
+    longer[..., :length] = rows
+    apart = front[-1] * pitch if x.ndim > 2 else 0
+    return Operand(longer.reshape(-1), *((1, pitch) if turned else (pitch, 1)), apart)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Launchers
 
 
 def _element(variant, c, elements):
@@ -36,90 +123,103 @@ def _element(variant, c, elements):
     raise ValueError(f"matmul: variant is '{variant}' and the arrays are {c.dtype}: {rule}")
 
 
-def _launch(multiply, blocks, a, b, c, k, bias, activation):
-    """Launch a product, and the activation after it where the product does not know it."""
-    m, n = c.shape
-    flat, some = c.reshape(-1), a[0] if bias is None else bias
+def _plain(multiply, grid, left, right, c, *sizes, bias, activation):
+    """Launch a kernel that knows no activation but ReLU, and then the activation. `left` and `right` are what it takes
+    of the operands, the arrays first."""
+    flat, some = c.reshape(-1), left[0] if bias is None else bias
     floor = 0.0 if activation == "relu" else -math.inf
-    multiply((blocks,), *a, *b, flat, some, m, n, k, bias is not None, floor)
+    multiply(grid, *left, *right, flat, some, *sizes, bias is not None, floor)
     if activation in ("sigmoid", "tanh"):
         activate(element_of(c))((-(-c.size // 256),), flat, c.size, CODES[activation])
 
 
-def _simple(make, blocks_of):
-    """The launcher of a rung that takes any strides."""
-
-    def launch(a, b, c, bias=None, activation=None):
-        T = _element(make.__name__, c, PLAIN)
-        _launch(make(T), blocks_of(*c.shape, T), operand(a), operand(b), c, a.shape[1], bias, activation)
-
-    return launch
+def gemm_naive(a, b, c, bias=None, activation=None):
+    T, (m, n) = _element("naive", c, PLAIN), c.shape
+    operands = operand(a)[:3], operand(b)[:3]
+    _plain(naive(T), (-(-m * n // 256),), *operands, c, m, n, a.shape[1], bias=bias, activation=activation)
 
 
-def _blocks(m, n, T):
-    """Blocks of the register tiles."""
-    return -(-m // BLOCK_ROWS) * -(-n // (256 // T.bitwidth * SIDE))
+def gemm_shared(a, b, c, bias=None, activation=None):
+    T, (m, n) = _element("shared", c, PLAIN), c.shape
+    operands = operand(a)[:3], operand(b)[:3]
+    _plain(shared(T), (tiles_of(m, n, TILE, TILE),), *operands, c, m, n, a.shape[1], bias=bias, activation=activation)
 
 
-gemm_naive = _simple(naive, lambda m, n, T: -(-m * n // 256))
-gemm_shared = _simple(shared, lambda m, n, T: -(-m // TILE) * -(-n // TILE))
-gemm_registers = _simple(registers, _blocks)
+def _count(c):
+    """Products that C is made of."""
+    return c.shape[0] if c.ndim > 2 else 1
 
 
-def _in_vectors(x):
-    """(flat array, stride, whether it lies by rows) of a 2-D array whose rows, or columns, start on whole 16 bytes."""
-    flat, by_row, by_column = operand(x)
-    stride = max(by_row, by_column)
-    whole = flat.size == 0 or (stride * x.itemsize % 16 == 0 and address(flat) % 16 == 0)
-    return (flat, stride, by_column == 1) if whole else None
+def _stack(multiply, cut, left, right, c, k, bias, activation):
+    """C by multiply(left, right, results, terms, share, bias, activation), which computes a stack of products: all of a
+    batch, or the shares of one, which are then added up."""
+    if cut.parts == 1:
+        terms = k * _count(c)  # so many that each product has its share
+        multiply(left, right, c, terms, k, bias, activation)
+    else:
+        left = left._replace(apart=cut.share * left.column)
+        right = right._replace(apart=cut.share * right.row)
+        partial = namespace(c).empty((cut.parts, *c.shape), np.float32 if element_of(c) is uint16 else c.dtype)
+        multiply(left, right, partial, k, cut.share, None, None)
+        add_up(partial, c, bias, activation)
+
+
+def gemm_registers(a, b, c, bias=None, activation=None):
+    T, (m, n), k, count = _element("registers", c, PLAIN), c.shape[-2:], a.shape[-1], _count(c)
+    cut = cut_of(m, n, k, T, count)
+    grid = tiles_of(m, n, *block_of(T, cut.side)), count * cut.parts
+
+    def multiply(left, right, results, terms, share, bias, activation):
+        kernel = registers(T, cut.side)
+        _plain(kernel, grid, left, right, results, m, n, terms, share, bias=bias, activation=activation)
+
+    _stack(multiply, cut, operand(a), operand(b), c, k, bias, activation)
 
 
 def gemm_vectors(a, b, c, bias=None, activation=None):
     """The one rung that does not suit every shape."""
-    T = _element("vectors", c, PLAIN)
-    left, right = _in_vectors(a), _in_vectors(b)
+    T, (m, n), k, count = _element("vectors", c, PLAIN), c.shape[-2:], a.shape[-1], _count(c)
+    left, right = in_vectors(a), in_vectors(b)
     if left is None or right is None:
         raise ValueError(
             f"matmul: variant is 'vectors', a is {a.shape} and b is {b.shape}: its rows must be whole 16 bytes; "
             "'naive', 'shared' and 'registers' take any"
         )
-    multiply = vectors(T, left[2], right[2])
-    _launch(multiply, _blocks(*c.shape, T), left[:2], right[:2], c, a.shape[1], bias, activation)
+    cut = cut_of(m, n, k, T, count)
+    grid = tiles_of(m, n, *block_of(T, cut.side)), count * cut.parts
 
+    def multiply(left, right, results, terms, share, bias, activation):
+        kernel = vectors(T, left.column == 1, right.column == 1, cut.side)
+        operands = ((x.flat, x.stride, x.apart) for x in (left, right))
+        _plain(kernel, grid, *operands, results, m, n, terms, share, bias=bias, activation=activation)
 
-def _made_vectors(x):
-    """What `_in_vectors` says, of the array or, where its rows are not whole 16 bytes, of a copy with longer ones."""
-    if (found := _in_vectors(x)) is not None:
-        return found
-    by_rows = x.flags.c_contiguous or not x.flags.f_contiguous
-    rows = x if by_rows else x.T
-    count, length = rows.shape
-    step = 16 // x.itemsize
-    longer = namespace(x).zeros((count, -(-length // step) * step), x.dtype)
-    longer[:, :length] = rows
-    return longer.reshape(-1), longer.shape[1], by_rows
+    _stack(multiply, cut, left, right, c, k, bias, activation)
 
 
 def gemm_tensor(a, b, c, bias=None, activation=None):
     """float32 as TF32, or bfloat16; any shape, since an operand that does not suit is copied."""
-    E = _element("tensor", c, FOR_TENSOR_CORES)
-    (m, n), k = c.shape, a.shape[1]
-    left, right = _made_vectors(a), _made_vectors(b)
-    multiply = tensor(E, left[2], not right[2])
-    flat = c.reshape(-1)
-    whole = n * c.itemsize % 16 == 0 and address(flat) % 16 == 0
-    multiply(
-        (-(-m // BLOCK) * -(-n // BLOCK),), *left[:2], *right[:2], flat, left[0] if bias is None else bias, m, n, k,
-        bias is not None, CODES[activation], whole, shared=SHARED_BYTES,
-    )  # fmt: skip
+    E, (m, n), k, count = _element("tensor", c, FOR_TENSOR_CORES), c.shape[-2:], a.shape[-1], _count(c)
+    tiles = tiles_of(m, n, BLOCK, BLOCK)
+    cut = Cut(LARGE, *((1, k) if count > 1 else shares(k, tiles)))
+
+    def multiply(left, right, results, terms, share, bias, activation):
+        kernel = tensor(E, element_of(results), left.column == 1, right.row == 1)
+        flat = results.reshape(-1)
+        whole = n * results.itemsize % 16 == 0 and address(flat) % 16 == 0
+        kernel(
+            (tiles, count * cut.parts), left.flat, left.stride, left.apart, right.flat, right.stride, right.apart, flat,
+            left.flat if bias is None else bias, m, n, terms, share, bias is not None, CODES[activation], whole,
+            shared=SHARED_BYTES,
+        )  # fmt: skip
+
+    _stack(multiply, cut, in_vectors(a, copy=True), in_vectors(b, copy=True), c, k, bias, activation)
 
 
 def gemm_rule(a, b):
-    """(The variant that `gemm_default` takes for these operands, why); a batch of matrices counts as its rows."""
+    """(The variant that `gemm_default` takes for these operands, why)."""
     if element_of(a) is uint16:
         return "tensor", "the only one for bfloat16"
-    rows = [x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) for x in (a, b)]
-    if all(_in_vectors(x) is not None for x in rows):
+    if in_vectors(a) is not None and in_vectors(b) is not None:
         return "vectors", "the default where the rows of both operands are whole 16 bytes"
     return "registers", "the default where the rows of an operand are not whole 16 bytes"
 
@@ -128,3 +228,26 @@ def gemm_default(a, b, c, bias=None, activation=None):
     """`tensor` for bfloat16; else `vectors` where it suits, else `registers`. TF32 is for those who ask for it."""
     launch = {"tensor": gemm_tensor, "vectors": gemm_vectors, "registers": gemm_registers}[gemm_rule(a, b)[0]]
     launch(a, b, c, bias, activation)
+
+
+def _batches(launch):
+    """Give a launcher the `stack` that computes a batch at once, and says whether it does: an operand must have as many
+    matrices as the batch, or one for all of it."""
+
+    def stack(a, b, c):
+        batch, operands = c.shape[:-2], []
+        for x in (a, b):
+            if x.shape[:-2] != batch and math.prod(x.shape[:-2]) != 1:
+                return False
+            operands.append(x.reshape(*((-1,) if x.shape[:-2] == batch else ()), *x.shape[-2:]))
+        c = c.reshape(-1, *c.shape[-2:])
+        for first in range(0, len(c), MOST):
+            some = slice(first, first + MOST)
+            launch(*(x if x.ndim == 2 else x[some] for x in operands), c[some])
+        return True
+
+    launch.stack = stack
+
+
+for _launch in (gemm_registers, gemm_vectors, gemm_tensor, gemm_default):
+    _batches(_launch)

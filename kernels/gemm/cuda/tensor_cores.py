@@ -13,14 +13,27 @@ from numba import cuda, float32, int32, int64, uint16, uint32
 from ...launch import kernel, pointer
 from ...ptx import copy_async_commit, copy_async_wait, from_bf16, load, load4, store, store4, to_bf16
 from .epilogue import finish
-from .fragments import AHEAD, BLOCK, THREADS, UNDER_WAY, WARP_COLUMNS, WARP_ROWS, WIDE, operations
+from .fragments import AHEAD, BLOCK, THREADS, UNDER_WAY, WARP_COLUMNS, WARP_ROWS, WIDE, operations, terms_of_tile
+from .tiles import terms_of, tile_of
 
 
-def _results(E):
-    """(how a number becomes float32, how one is made of it, how 16 bytes of finished numbers are)"""
+def _widen(E):
+    """How a number becomes float32."""
     if E is uint16:
+        return from_bf16
 
-        @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
+    def same(x):
+        return x
+
+    return same
+
+
+def _results(R):
+    """(how a float32 becomes a result, how 16 bytes of finished results are made)"""
+    if R is uint16:
+
+        @cuda.jit(device=True, forceinline=True)
         def eight(stage, at, activation):
             x, y = load4(stage, at), load4(stage, at + 4)
             return (
@@ -30,39 +43,35 @@ def _results(E):
                 to_bf16(finish(y[2], activation)), to_bf16(finish(y[3], activation)),
             )  # fmt: skip
 
-        return from_bf16, to_bf16, eight
+        return to_bf16, eight
 
-    @cuda.jit(device=True, inline="always")
-    def same(x):
-        return x
-
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def four(stage, at, activation):
         x = load4(stage, at)
         return finish(x[0], activation), finish(x[1], activation), finish(x[2], activation), finish(x[3], activation)
 
-    return same, same, four
+    return _widen(R), four
 
 
 @cache
-def tensor(E, a_along, b_along):
-    """The kernel for float32, or bfloat16 as uint16; `along`: the operand's terms run along its rows in memory."""
+def tensor(E, R, a_along, b_along):
+    """The kernel for float32, or bfloat16 as uint16, and results of type R: E, or float32. `along`: the operand's terms
+    run along its rows in memory."""
     _, look, _, aim, bring, multiply_step, put = operations(E, a_along, b_along)
-    widen, narrow, results = _results(E)
-    size = E.bitwidth // 8
-    V = 16 // size
-    terms = 4 * V  # of a tile
+    widen, (narrow, results) = _widen(E), _results(R)
+    terms = terms_of_tile(E)
     tile = terms * BLOCK
     pair = 2 * tile
+    V = 128 // R.bitwidth  # results in 16 bytes
     chunks = BLOCK // V  # in a row of C's tile
 
-    @cuda.jit(device=True, inline="always")
-    def write(stage, c, row0, col0, m, n, activation, whole):
+    @cuda.jit(device=True, forceinline=True)
+    def write(stage, c, start, row0, col0, m, n, activation, whole):
         """64 rows of shared memory to C, finished: 16 bytes at once where C's rows are whole ones."""
         for chunk in range(int32(cuda.threadIdx.x), WARP_ROWS * chunks, THREADS):
             row, col = row0 + chunk // chunks, col0 + chunk % chunks * V
             if row < m and col < n:
-                at, to = int32(chunk // chunks * WIDE + chunk % chunks * V), int64(row) * n + col
+                at, to = int32(chunk // chunks * WIDE + chunk % chunks * V), start + int64(row) * n + col
                 if whole:
                     store4(c, to, results(stage, at, activation))
                 else:
@@ -71,11 +80,11 @@ def tensor(E, a_along, b_along):
 
     @kernel(threads=THREADS, blocks=2)
     def multiply_tensor(
-        a: pointer(E), a_stride: int64, b: pointer(E), b_stride: int64, c: pointer(E), bias: pointer(E),
-        m: int32, n: int32, k: int32, has_bias: int32, activation: int32, whole: int32,
+        a: pointer(E), a_stride: int64, a_apart: int64, b: pointer(E), b_stride: int64, b_apart: int64, c: pointer(R),
+        bias: pointer(E), m: int32, n: int32, k: int64, share: int32, has_bias: int32, activation: int32, whole: int32,
     ):  # fmt: skip
         """One block: 128 x 128 elements of C; one warp: 64 x 32 of them, in registers. 48 KB of shared memory: three
-        pairs of tiles, and in the end half of the results at a time.
+        pairs of tiles, and in the end half of the results at a time. A launch computes a stack of products (tiles.py).
 
         Why it is faster: an instruction does 2048 multiply-adds (1024 of TF32) where a warp's ordinary one does 32; and
         tiles come without passing through registers, two ahead of the one that is multiplied.
@@ -87,8 +96,9 @@ def tensor(E, a_along, b_along):
         limit_a, limit_b = cuda.local.array(2, int32), cuda.local.array(2, int32)
         warp, lane = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32
         row, col = int32(warp % 2 * WARP_ROWS), int32(warp // 2 * WARP_COLUMNS)
-        across = int32((n + BLOCK - 1) // BLOCK)
-        row0, col0 = int32(cuda.blockIdx.x // across * BLOCK), int32(cuda.blockIdx.x % across * BLOCK)
+        row0, col0 = tile_of(cuda.blockIdx.x, n, BLOCK, BLOCK)
+        number = int64(cuda.blockIdx.y)
+        mine = terms_of(number, k, share)
         for t in range(16):
             start, at = float32(0), col0 + col + t // 4 * 8 + lane % 4 * 2 + t % 2
             if has_bias and at < n:
@@ -97,20 +107,20 @@ def tensor(E, a_along, b_along):
                 acc[16 * i + t] = start
         step_a = int64(terms) if a_along else terms * a_stride
         step_b = int64(terms) if b_along else terms * b_stride
-        aim(int64(row0), int32(m - row0), a_stride, a_along, at_a, limit_a)
-        aim(int64(col0), int32(n - col0), b_stride, b_along, at_b, limit_b)
+        aim(number * a_apart, row0, int32(m - row0), a_stride, a_along, at_a, limit_a)
+        aim(number * b_apart, col0, int32(n - col0), b_stride, b_along, at_b, limit_b)
         look_a, look_b = look(row, a_along, False), int32(look(col, b_along, True) + tile)
         for ahead in range(AHEAD):
-            k_left = int32(k - ahead * terms)
+            k_left = int32(mine - ahead * terms)
             if k_left > 0:
                 bring(tiles, int32(ahead * pair), a, at_a, limit_a, step_a, k_left, a_along)
                 bring(tiles, int32(ahead * pair + tile), b, at_b, limit_b, step_b, k_left, b_along)
             copy_async_commit()
         now, free = int32(0), int32(AHEAD * pair)
-        for k_now in range(int32(0), k, int32(terms)):
+        for k_now in range(int32(0), mine, int32(terms)):
             copy_async_wait(UNDER_WAY)
             cuda.syncthreads()  # all have what they waited for, and nobody reads the oldest tiles any more
-            k_left = int32(k - k_now - AHEAD * terms)
+            k_left = int32(mine - k_now - AHEAD * terms)
             if k_left > 0:
                 bring(tiles, free, a, at_a, limit_a, step_a, k_left, a_along)
                 bring(tiles, int32(free + tile), b, at_b, limit_b, step_b, k_left, b_along)
@@ -124,6 +134,6 @@ def tensor(E, a_along, b_along):
             if row == rows:
                 put(stage, acc)
             cuda.syncthreads()
-            write(stage, c, row0 + rows, col0, m, n, activation, whole)
+            write(stage, c, int64(cuda.blockIdx.y) * m * n, row0 + rows, col0, m, n, activation, whole)
 
     return multiply_tensor

@@ -1,4 +1,11 @@
-"""The rungs with register tiles: a thread computes 8 x 8 elements of C."""
+"""The rungs with register tiles: a thread computes 8 x 8 elements of C.
+
+A block has `side` x `side` threads: 16, or 8 where C is so small that larger blocks would leave processors idle.
+
+One launch computes a stack of products. Number z of them starts z times `apart` further on in A and in B, adds up the
+terms z * share to (z + 1) * share, as far as there are k, and is the z-th matrix of C. So a batch is one launch, and so
+is one product whose sums are cut into shares, to be added up afterwards. Blocks are numbered along x, products along y.
+"""
 
 from functools import cache
 
@@ -8,26 +15,55 @@ from ...launch import kernel, pointer
 from ...ptx import load, load4, store
 from .epilogue import at_least
 
-# 256 threads, 16 x 16; each computes ROWS x COLUMNS elements of C. Of float64, half as many columns fill as many
-# registers.
-ROWS, SIDE, DEPTH = 8, 16, 16
-BLOCK_ROWS = ROWS * SIDE
+# Each thread computes ROWS x COLUMNS elements of C. Of float64, half as many columns fill as many registers.
+ROWS = 8
+LARGE, SMALL = 16, 8  # sides of a block
+DEPTH = 8  # terms of a tile of `vectors`, and what shares of the terms are multiples of
 NEVER = 0x7FFFFFFF
 
 
-@cache
-def registers(T):
-    columns = 256 // T.bitwidth
-    block_columns, accumulators = columns * SIDE, ROWS * columns
-    size_a, size_b = DEPTH * BLOCK_ROWS, DEPTH * block_columns
+def block_of(T, side):
+    """(rows, columns) of C that a block computes."""
+    return ROWS * side, 256 // T.bitwidth * side
 
-    @kernel(threads=SIDE * SIDE, blocks=2)
+
+def resident(T, side):
+    """Blocks that shall fit on a processor at once: large ones with 128 registers a thread. Threads of small ones bring
+    twice as much of the tiles and have more, and of float64 as many as they want."""
+    if T.bitwidth == 32:
+        return 2 if side == LARGE else 6
+    return 1 if side == LARGE else 4
+
+
+@cuda.jit(device=True, forceinline=True)
+def tile_of(block, n, rows, columns):
+    """(first row, first column) of the tile of C that a block computes."""
+    across = int32((n + columns - 1) // columns)
+    return int32(block // across * rows), int32(block % across * columns)
+
+
+@cuda.jit(device=True, forceinline=True)
+def terms_of(number, k, share):
+    """How many of the k terms belong to a product of the stack."""
+    return int32(min(int64(share), k - number * share))
+
+
+@cache
+def registers(T, side):
+    columns = 256 // T.bitwidth
+    block_rows, block_columns = block_of(T, side)
+    depth, accumulators = side, ROWS * columns
+    size_a, size_b = depth * block_rows, depth * block_columns
+
+    @kernel(threads=side * side, blocks=resident(T, side))
     def multiply_registers(
-        a: pointer(T), a_row: int64, a_col: int64, b: pointer(T), b_row: int64, b_col: int64, c: pointer(T),
-        bias: pointer(T), m: int32, n: int32, k: int32, has_bias: int32, floor: T,
+        a: pointer(T), a_row: int64, a_col: int64, a_apart: int64, b: pointer(T), b_row: int64, b_col: int64,
+        b_apart: int64, c: pointer(T), bias: pointer(T), m: int32, n: int32, k: int64, share: int32, has_bias: int32,
+        floor: T,
     ):  # fmt: skip
-        """One block: 128 x 128 elements of C (128 x 64 of float64); one thread: rows y, y + 16 ... and columns x,
-        x + 16 ... of them, in registers. 16 KB of shared memory (24 with float64).
+        """One block: 128 x 128 elements of C (128 x 64 of float64), or a quarter of them; one thread: rows y,
+        y + side ... and columns x, x + side ... of them, in registers. 16 KB of shared memory (24 with float64), or a
+        quarter.
 
         Why it is faster: for each k a thread reads 16 numbers of shared memory for 64 multiply-adds, not 2 for one.
         Neighbouring threads read neighbouring columns: no bank of shared memory is asked twice at once.
@@ -38,71 +74,74 @@ def registers(T):
         left = cuda.local.array(ROWS, T)
         right = cuda.local.array(columns, T)
         thread = cuda.threadIdx.x
-        y, x = thread // SIDE, thread % SIDE
-        across = (n + block_columns - 1) // block_columns
-        row0, col0 = cuda.blockIdx.x // across * BLOCK_ROWS, cuda.blockIdx.x % across * block_columns
+        y, x = thread // side, thread % side
+        row0, col0 = tile_of(cuda.blockIdx.x, n, block_rows, block_columns)
+        number = int64(cuda.blockIdx.y)
+        terms = terms_of(number, k, share)
+        from_a, from_b, to = number * a_apart, number * b_apart, number * m * n
         for j in range(columns):
-            start, col = T(0), col0 + x + j * SIDE
+            start, col = T(0), col0 + x + j * side
             if has_bias and col < n:
                 start = load(bias, col)
             for i in range(ROWS):
                 acc[i * columns + j] = start
-        for k0 in range(0, k, DEPTH):
+        for k0 in range(0, terms, depth):
             for i in range(ROWS):
-                p, row = k0 + x, row0 + y + i * SIDE
-                number = T(0)
-                if row < m and p < k:
-                    number = load(a, row * a_row + p * a_col)
-                store(tile_a, x * BLOCK_ROWS + y + i * SIDE, number)
+                p, row = k0 + x, row0 + y + i * side
+                value = T(0)
+                if row < m and p < terms:
+                    value = load(a, from_a + row * a_row + p * a_col)
+                store(tile_a, x * block_rows + y + i * side, value)
             for j in range(columns):
-                p, col = k0 + y, col0 + x + j * SIDE
-                number = T(0)
-                if col < n and p < k:
-                    number = load(b, p * b_row + col * b_col)
-                store(tile_b, y * block_columns + x + j * SIDE, number)
+                p, col = k0 + y, col0 + x + j * side
+                value = T(0)
+                if col < n and p < terms:
+                    value = load(b, from_b + p * b_row + col * b_col)
+                store(tile_b, y * block_columns + x + j * side, value)
             cuda.syncthreads()
-            for p in range(DEPTH):
+            for p in range(depth):
                 for i in range(ROWS):
-                    left[i] = load(tile_a, p * BLOCK_ROWS + y + i * SIDE)
+                    left[i] = load(tile_a, p * block_rows + y + i * side)
                 for j in range(columns):
-                    right[j] = load(tile_b, p * block_columns + x + j * SIDE)
+                    right[j] = load(tile_b, p * block_columns + x + j * side)
                 for i in range(ROWS):
                     for j in range(columns):
                         acc[i * columns + j] += left[i] * right[j]
             cuda.syncthreads()
         for i in range(ROWS):
             for j in range(columns):
-                row, col = row0 + y + i * SIDE, col0 + x + j * SIDE
+                row, col = row0 + y + i * side, col0 + x + j * side
                 if row < m and col < n:
-                    store(c, int64(row) * n + col, at_least(acc[i * columns + j], floor))
+                    store(c, to + int64(row) * n + col, at_least(acc[i * columns + j], floor))
 
     return multiply_registers
 
 
 @cache
-def vectors(T, a_by_rows, b_by_rows):
+def vectors(T, a_by_rows, b_by_rows, side):
     """The kernel for A and B that each lie in memory by rows, or by columns."""
     V = 128 // T.bitwidth  # numbers in 16 bytes
-    columns, depth = 256 // T.bitwidth, 8
-    block_columns, accumulators = columns * SIDE, ROWS * columns
+    columns, depth, threads = 256 // T.bitwidth, DEPTH, side * side
+    block_rows, block_columns = block_of(T, side)
+    accumulators = ROWS * columns
     # Rows of the tiles in shared memory, longer by one vector: what is turned on the way in goes to other banks.
-    wide_a, wide_b = BLOCK_ROWS + V, block_columns + V
+    wide_a, wide_b = block_rows + V, block_columns + V
     size_a, size_b = depth * wide_a, depth * wide_b
     both_a, both_b = 2 * size_a, 2 * size_b
     # Vectors of a tile that each thread brings, and the numbers in them.
-    fetches_a, fetches_b = depth * BLOCK_ROWS // (V * SIDE * SIDE), depth * block_columns // (V * SIDE * SIDE)
+    fetches_a, fetches_b = depth * block_rows // (V * threads), depth * block_columns // (V * threads)
     numbers_a, numbers_b = fetches_a * V, fetches_b * V
     turned_a, turned_b = a_by_rows, not b_by_rows  # k runs along their rows, and shall run along columns
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def place(f, block, turned):
         """Where vector f of this thread lies in a tile: (its k, its row or column)."""
-        vector = cuda.threadIdx.x + f * SIDE * SIDE
+        vector = cuda.threadIdx.x + f * threads
         if turned:
             return int32(vector % (depth // V) * V), int32(vector // (depth // V))
         return int32(vector // (block // V)), int32(vector % (block // V) * V)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def aim(stride, outer_left, block, turned, fetches, at, limit):
         """Where this thread's vectors lie in any tile, and how many terms must be left for each to be in the matrix.
         Rows are whole vectors, so that a vector lies in the matrix or beyond it."""
@@ -111,7 +150,7 @@ def vectors(T, a_by_rows, b_by_rows):
             at[f] = outer * stride + p if turned else p * stride + outer
             limit[f] = p if outer < outer_left else NEVER
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def fetch(memory, start, at, limit, k_left, fetches, numbers):
         """This thread's vectors of the tile that starts at memory[start], into registers; zeros beyond the matrix."""
         for f in range(fetches):
@@ -123,7 +162,7 @@ def vectors(T, a_by_rows, b_by_rows):
                 for v in range(V):
                     numbers[f * V + v] = T(0)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def put(tile, start, wide, block, turned, fetches, numbers):
         """What `fetch` brought, to shared memory: tile[start + k * wide + row or column]."""
         for f in range(fetches):
@@ -134,26 +173,26 @@ def vectors(T, a_by_rows, b_by_rows):
                 else:
                     store(tile, start + p * wide + outer + v, numbers[f * V + v])
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def multiply_step(tile_a, from_a, tile_b, from_b, right, acc):
         """acc += one column of A's tile times one row of B's."""
         for g in range(columns // V):
-            vector = load4(tile_b, from_b + g * SIDE * V)
+            vector = load4(tile_b, from_b + g * side * V)
             for v in range(V):
                 right[g * V + v] = vector[v]
         for g in range(ROWS // V):
-            vector = load4(tile_a, from_a + g * SIDE * V)
+            vector = load4(tile_a, from_a + g * side * V)
             for v in range(V):
                 for j in range(columns):
                     acc[(g * V + v) * columns + j] += vector[v] * right[j]
 
-    @kernel(threads=SIDE * SIDE, blocks=2)
+    @kernel(threads=threads, blocks=resident(T, side))
     def multiply_vectors(
-        a: pointer(T), a_stride: int32, b: pointer(T), b_stride: int32, c: pointer(T),
-        bias: pointer(T), m: int32, n: int32, k: int32, has_bias: int32, floor: T,
+        a: pointer(T), a_stride: int32, a_apart: int64, b: pointer(T), b_stride: int32, b_apart: int64, c: pointer(T),
+        bias: pointer(T), m: int32, n: int32, k: int64, share: int32, has_bias: int32, floor: T,
     ):  # fmt: skip
-        """One block: 128 x 128 elements of C (128 x 64 of float64); one thread: 8 x 8 (8 x 4) of them, in groups of V
-        neighbouring rows and columns. 17 KB of shared memory (25 with float64).
+        """One block: 128 x 128 elements of C (128 x 64 of float64), or a quarter of them; one thread: 8 x 8 (8 x 4), in
+        groups of V neighbouring rows and columns. 17 KB of shared memory (25 with float64), or half of that.
 
         Why it is faster: a quarter of the loads; and while one pair of tiles is multiplied, the next is on its way
         from memory into registers, to be put into the other pair, so that one barrier a tile is enough.
@@ -166,31 +205,32 @@ def vectors(T, a_by_rows, b_by_rows):
         at_b, limit_b = cuda.local.array(fetches_b, int32), cuda.local.array(fetches_b, int32)
         ahead_a = cuda.local.array(numbers_a, T)
         ahead_b = cuda.local.array(numbers_b, T)
-        y, x = int32(cuda.threadIdx.x // SIDE * V), int32(cuda.threadIdx.x % SIDE * V)
-        across = (n + block_columns - 1) // block_columns
-        row0, col0 = cuda.blockIdx.x // across * BLOCK_ROWS, cuda.blockIdx.x % across * block_columns
+        y, x = int32(cuda.threadIdx.x // side * V), int32(cuda.threadIdx.x % side * V)
+        row0, col0 = tile_of(cuda.blockIdx.x, n, block_rows, block_columns)
+        number = int64(cuda.blockIdx.y)
+        terms = terms_of(number, k, share)
         # Where the next tiles start, and how far the ones after those are.
-        next_a, next_b = int64(row0), int64(col0)
+        next_a, next_b = number * a_apart + row0, number * b_apart + col0
         step_a, step_b = depth * a_stride, depth * b_stride
         if turned_a:
-            next_a, step_a = int64(row0) * a_stride, int32(depth)
+            next_a, step_a = number * a_apart + int64(row0) * a_stride, int32(depth)
         if turned_b:
-            next_b, step_b = int64(col0) * b_stride, int32(depth)
+            next_b, step_b = number * b_apart + int64(col0) * b_stride, int32(depth)
         for j in range(columns):
-            start, col = T(0), col0 + j // V * SIDE * V + x + j % V
+            start, col = T(0), col0 + j // V * side * V + x + j % V
             if has_bias and col < n:
                 start = load(bias, col)
             for i in range(ROWS):
                 acc[i * columns + j] = start
-        aim(a_stride, m - row0, BLOCK_ROWS, turned_a, fetches_a, at_a, limit_a)
+        aim(a_stride, m - row0, block_rows, turned_a, fetches_a, at_a, limit_a)
         aim(b_stride, n - col0, block_columns, turned_b, fetches_b, at_b, limit_b)
-        fetch(a, next_a, at_a, limit_a, k, fetches_a, ahead_a)
-        fetch(b, next_b, at_b, limit_b, k, fetches_b, ahead_b)
-        put(tile_a, 0, wide_a, BLOCK_ROWS, turned_a, fetches_a, ahead_a)
+        fetch(a, next_a, at_a, limit_a, terms, fetches_a, ahead_a)
+        fetch(b, next_b, at_b, limit_b, terms, fetches_b, ahead_b)
+        put(tile_a, 0, wide_a, block_rows, turned_a, fetches_a, ahead_a)
         put(tile_b, 0, wide_b, block_columns, turned_b, fetches_b, ahead_b)
         cuda.syncthreads()
         now = int32(0)  # which pair is read
-        for k_left in range(k - depth, -depth, -depth):
+        for k_left in range(terms - depth, -depth, -depth):
             next_a += step_a
             next_b += step_b
             if k_left > 0:
@@ -208,14 +248,15 @@ def vectors(T, a_by_rows, b_by_rows):
             multiply_step(tile_a, from_a + 7 * wide_a, tile_b, from_b + 7 * wide_b, right, acc)
             now = 1 - now
             if k_left > 0:
-                put(tile_a, now * size_a, wide_a, BLOCK_ROWS, turned_a, fetches_a, ahead_a)
+                put(tile_a, now * size_a, wide_a, block_rows, turned_a, fetches_a, ahead_a)
                 put(tile_b, now * size_b, wide_b, block_columns, turned_b, fetches_b, ahead_b)
                 cuda.syncthreads()
+        to = int64(cuda.blockIdx.y) * m * n
         for i in range(ROWS):
             for j in range(columns):
-                row = row0 + i // V * SIDE * V + y + i % V
-                col = col0 + j // V * SIDE * V + x + j % V
+                row = row0 + i // V * side * V + y + i % V
+                col = col0 + j // V * side * V + x + j % V
                 if row < m and col < n:
-                    store(c, int64(row) * n + col, at_least(acc[i * columns + j], floor))
+                    store(c, to + int64(row) * n + col, at_least(acc[i * columns + j], floor))
 
     return multiply_vectors

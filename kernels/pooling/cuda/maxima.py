@@ -28,7 +28,7 @@ NOWHERE = 0x7FFFFFFF
 UNSIGNED = {8: uint8, 16: uint16, 32: uint32, 64: uint64}
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def beats(value, best):
     """Whether a value that comes later takes the place of the best: the first of equals and the first NaN stay."""
     return best == best and not value <= best
@@ -43,7 +43,7 @@ def packing(lanes, bits):
     """A device function: the offsets of a thread's channels as one integer, the first one in the lowest bits."""
     packed = packed_type(lanes, bits)
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def pack(offset):
         together = uint64(0)
         for v in range(lanes):

@@ -19,20 +19,20 @@ class Rung(NamedTuple):
     backward: Callable
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def cells_of(window, stride, before, size, edge):
     """A window along one axis: where it starts, and the first and the end of its cells that lie in the image."""
     start = window * stride - before
     return start, max(start, 0), min(start + size, edge)
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def quotient(a, b):
     """a // b, for numbers from 0 to below 2**32: in 64 bits, which Numba would take, a GPU divides by a subroutine."""
     return int64(uint32(a) // uint32(b))
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def windows_over(cell, stride, size, windows):
     """The first and the end of the windows that cover a cell of the padded image, along one axis."""
     first = int64(0)
@@ -41,7 +41,7 @@ def windows_over(cell, stride, size, windows):
     return first, min(quotient(cell, stride) + 1, windows)
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def pixel_of(i, vectors, wide, high):
     """(image, row, column, vector of channels) of the i-th vector of images that are high x wide."""
     pixel = i // vectors

@@ -53,11 +53,11 @@ def begin(T):
 def step_of(T):
     """The end of a step of one unit, for kernels that have summed its z: (forward, backward)."""
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def sigmoid(z):
         return T(1) / (T(1) + exp(-z))
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def finish(zi, zf, zg, zo, gates, cells, y, inputs, row, unit, t, steps, size, hidden, keep):
         """From the four z to gates and state, which go where they are kept. The new h."""
         at_t = int64(row) * steps + t
@@ -76,7 +76,7 @@ def step_of(T):
                 store(inputs, (at_t + 1) * (size + hidden) + size + unit, h)
         return h
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def go_back(dh, gates, cells, dy, has_dy, dc, row, unit, t, steps, hidden):
         """From the gradient of h after the step, but for dy, to the four dz; dc becomes that of c before the step."""
         at_t = int64(row) * steps + t

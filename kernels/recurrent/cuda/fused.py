@@ -32,7 +32,7 @@ def interleave(T):
     return interleave_gates
 
 
-@cuda.jit(device=True, inline="always")
+@cuda.jit(device=True, forceinline=True)
 def bring(tiles, to, to_step, memory, at, at_step, left, down, sweeps):
     """Start to copy a thread's part of a tile: in each sweep over it 16 bytes, `down` rows below those before. Zeros
     stand for rows from `left` on, counted from the thread's first."""
@@ -55,7 +55,7 @@ def fused_forward(T):
     stage = size_u + TILE * pitch
     both, sums, numbers = 2 * stage, rows * 4, rows * V
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def multiply(tiles, from_u, from_h, left, acc):
         """acc += V terms, for a thread's rows and the four gates of its unit."""
         for i in range(rows):
@@ -152,7 +152,7 @@ def fused_backward(T):
     stage, sums, numbers = 2 * tile, rows * units, rows * V
     both = 2 * stage
 
-    @cuda.jit(device=True, inline="always")
+    @cuda.jit(device=True, forceinline=True)
     def multiply(tiles, from_dz, from_u, left, acc):
         """acc += V terms, for a thread's rows and units."""
         for i in range(rows):

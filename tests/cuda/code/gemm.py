@@ -5,10 +5,13 @@ from handloom.kernels.gemm import cuda
 KERNELS = {
     "gemm-naive": lambda T: cuda.naive(T),
     "gemm-shared": lambda T: cuda.shared(T),
-    "gemm-registers": lambda T: cuda.registers(T),
-    "gemm-vectors": lambda T: cuda.vectors(T, True, True),
-    "gemm-vectors-transposed": lambda T: cuda.vectors(T, False, False),
+    "gemm-registers": lambda T: cuda.registers(T, cuda.LARGE),
+    "gemm-registers-small": lambda T: cuda.registers(T, cuda.SMALL),
+    "gemm-vectors": lambda T: cuda.vectors(T, True, True, cuda.LARGE),
+    "gemm-vectors-transposed": lambda T: cuda.vectors(T, False, False, cuda.LARGE),
+    "gemm-vectors-small": lambda T: cuda.vectors(T, True, True, cuda.SMALL),
+    "gemm-vectors-transposed-small": lambda T: cuda.vectors(T, False, False, cuda.SMALL),
     "gemm-activate": lambda T: cuda.activate(T),
     "gemm-epilogue": lambda T: cuda.epilogue_backward(T),
-    "gemm-add-rows": lambda T: cuda.add_rows(T),
+    "gemm-add-parts": lambda T: cuda.add_parts(T),
 }
