@@ -20,8 +20,8 @@ PLAIN, FOR_TENSOR_CORES = (float32, float64), (float32, uint16)
 # ---------------------------------------------------------------------------------------------------------------------
 # How the work is cut, by the sizes alone: sums are the same on every GPU.
 
-# Blocks that keep a large GPU busy: it has some 130 processors, of which each takes two large ones at once. A C of fewer
-# is computed in small blocks, and where these are fewer than twice as many, its sums are cut into parts.
+# Blocks that keep a large GPU busy: it has some 130 processors, of which each takes two large ones at once. A C of
+# fewer is computed in small blocks, and where these are fewer than twice as many, its sums are cut into parts.
 BLOCKS = 256
 # A part has no less than so many terms, and a multiple of GRAIN: whole tiles of every rung.
 FEWEST, GRAIN = 128, 32

@@ -110,10 +110,14 @@ CASES = [
 
 # On a GPU: which of these run in the simulator, and which do not lie in whole vectors.
 SIMULATED = {"13x31x5", "whole-vectors", "tall-whole-vectors", "batch", "empty-sum", "sigmoid", "no-bias"}
+LARGE = {"many-rows", "many-rows-transposed-b", "few-and-far", "packed"}
 RAGGED = {"13x31x5", "batch", "sigmoid", "no-bias"}
 CASES = [
     dataclasses.replace(case, simulate=True, unsuited=("vectors",) if case.id in RAGGED else ())
     if case.id in SIMULATED
+    # The simplest rungs have one way for all sizes, and take long for these.
+    else dataclasses.replace(case, variants=("packed", "simd", "threaded"))
+    if case.id in LARGE
     else case
     for case in CASES
 ]
