@@ -10,12 +10,12 @@ from functools import cache
 from numba import cuda, int32, int64
 
 from ...arrays import address
-from ...gemm.cuda import BLOCKS, shares
+from ...gemm.cuda import BLOCKS, shares, split, vector_of
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, load4, store, store4
 from .rung import make_rung
-from .tiles import DEPTH, ROWS, THREADS, operations, resident, shape_for, sizes, vector_of
-from .window import blocks_across, column_of, count_on, count_one, set_digits, split, terms_of
+from .tiles import DEPTH, ROWS, THREADS, operations, resident, shape_for, sizes
+from .window import blocks_across, column_of, count_on, count_one, set_digits, terms_of
 
 
 @cache
@@ -168,17 +168,17 @@ def convolve(T, side_x, columns_, whole_depth, whole_rows):
 
 
 @cache
-def gather_rows(T, fetches, at_once, whole):
+def gather_rows(T, fetches, team, whole):
     """The function that brings this thread's part of eight rows of the matrix, one pixel of it in some columns.
     whole: V columns in a row belong to one tap and start on whole 16 bytes."""
     V = 128 // T.bitwidth
 
     @cuda.jit(device=True, forceinline=True)
-    def gather(x, height, width, channels, step_h, step_w, inside_part, pixel, taps, column, ahead):
+    def gather(x, height, width, channels, step_h, step_w, inside_part, pixel, taps, member, ahead):
         h_on, w_on = int32(pixel[1] * step_h), int32(pixel[0] * step_w)
         on = int32(int32(pixel[2] * height + h_on) * width + w_on)
         for f in range(fetches):
-            h0, w0, cell, channel = load4(taps, (column + f * at_once) * 4)
+            h0, w0, cell, channel = load4(taps, (member + f * team) * 4)
             h, w = int32(h0 + h_on), int32(w0 + w_on)
             inside = inside_part and h >= 0 and h < height and w >= 0 and w < width
             at = int64(int32(cell + on)) * channels + channel
@@ -208,9 +208,10 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
     neighbours = V if whole_depth else 1
     at_once = team * neighbours
     fetches = block_rows // at_once
-    numbers, corners = fetches * neighbours, 4 * block_rows
+    numbers, sets = fetches * neighbours, block_rows // neighbours
+    corners = 4 * sets
     place_b, fetch_b, put_b, multiply, write_row = operations(T, side_x, columns_, whole_rows)
-    gather = gather_rows(T, fetches, at_once, whole_depth)
+    gather = gather_rows(T, fetches, team, whole_depth)
     vector = vector_of(V)
 
     @cuda.jit(device=True, forceinline=True)
@@ -246,7 +247,8 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
         """
         tile_a = cuda.shared.array(both_a, T, alignment=16)
         tile_b = cuda.shared.array(both_b, T, alignment=16)
-        # Of the block's rows of dw: where their taps lie in a window (row, column, cell), and channels.
+        # Of the block's rows of dw, neighbours together: where their taps lie in a window (row, column, cell), and the
+        # first channel.
         taps = cuda.shared.array(corners, int32, alignment=16)
         acc = cuda.local.array(accumulators, T)
         right = cuda.local.array(columns_, T)
@@ -260,9 +262,9 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
         group, col0 = column_of(across, columns, block_columns)
         first_col, columns_left = int32(group * columns + col0), int32(columns - col0)
         row0 = int32(down * block_rows)
-        if thread < block_rows:
+        if thread < sets:
             # Beyond the last row the last ones are read again: nobody writes what comes of them.
-            set_digits(digits, min(row0 + thread, terms - neighbours), depth, taps_w)
+            set_digits(digits, min(row0 + thread * neighbours, terms - neighbours), depth, taps_w)
             h0, w0 = start_h + digits[2] * tap_h, start_w + digits[1] * tap_w
             store4(taps, thread * 4, (int32(h0), int32(w0), int32(h0 * width + w0), int32(group * depth + digits[0])))
         cuda.syncthreads()
@@ -271,10 +273,9 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
         end = int32(min(begin + share, pixels))
         row_b, col_b, left_b = place_b(columns_left)
         col_b = int32(col_b + first_col)
-        p, column = split(thread, team)
-        column = int32(column * neighbours)
+        p, member = split(thread, team)
         set_digits(digits, begin + p, rows_w, rows_h)
-        gather(x, height, width, channels, step_h, step_w, begin + p < end, digits, taps, column, ahead_a)
+        gather(x, height, width, channels, step_h, step_w, begin + p < end, digits, taps, member, ahead_a)
         fetch_b(dz, int64(begin + row_b) * filters + col_b, left_b, begin + row_b < end, ahead_b)
         put_a(tile_a, 0, ahead_a)
         put_b(tile_b, 0, ahead_b)
@@ -286,7 +287,7 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
         while at < end + DEPTH:
             if at < end:
                 count_on(digits, DEPTH, rows_w, rows_h)
-                gather(x, height, width, channels, step_h, step_w, at + p < end, digits, taps, column, ahead_a)
+                gather(x, height, width, channels, step_h, step_w, at + p < end, digits, taps, member, ahead_a)
                 row_next = int32(at + row_b)
                 fetch_b(dz, int64(row_next) * filters + col_b, left_b, row_next < end, ahead_b)
             multiply(tile_a, int32(now * size_a + y_at), tile_b, int32(now * size_b + x_at), right, acc)

@@ -11,7 +11,7 @@ from functools import cache
 from numba import cuda, float32, int32, int64, uint32
 
 from ...arrays import address, namespace
-from ...gemm.cuda import BLOCKS, at_least, shares
+from ...gemm.cuda import BLOCKS, at_least, shares, split
 from ...gemm.cuda.fragments import (
     AHEAD,
     BLOCK,
@@ -27,7 +27,7 @@ from ...gemm.cuda.fragments import (
 from ...launch import element_of, kernel, pointer
 from ...ptx import copy_async, copy_async_commit, copy_async_wait, load, load4, store4
 from .rung import Rung, make_rung
-from .window import blocks_across, column_of, count_on, set_digits, split, terms_of
+from .window import blocks_across, column_of, count_on, set_digits, terms_of
 
 TERMS, V = 16, 4  # terms of a tile, numbers of a chunk
 TILE = TERMS * BLOCK

@@ -10,9 +10,8 @@ from functools import cache
 
 from numba import cuda, int32
 
-from ...gemm.cuda import at_least
+from ...gemm.cuda import at_least, split, vector_of
 from ...ptx import load, load4, store, store4
-from .window import split
 
 ROWS, DEPTH, THREADS = 8, 8, 256
 
@@ -40,21 +39,6 @@ def sizes(T, side_x, columns):
     """
     V, block_rows = 128 // T.bitwidth, ROWS * THREADS // side_x
     return V, block_rows, columns * side_x, block_rows + V
-
-
-@cache
-def vector_of(V):
-    """The function that makes a tuple of V numbers from numbers[at] on."""
-
-    @cuda.jit(device=True, forceinline=True)
-    def two(numbers, at):
-        return numbers[at], numbers[at + 1]
-
-    @cuda.jit(device=True, forceinline=True)
-    def four(numbers, at):
-        return numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
-
-    return four if V == 4 else two
 
 
 @cache

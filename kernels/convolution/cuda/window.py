@@ -13,7 +13,9 @@ same taps, each of them at whole cells of dz. A phase is the convolution of dz w
 from math import gcd
 from typing import NamedTuple
 
-from numba import cuda, int32, uint32
+from numba import cuda, int32
+
+from ...gemm.cuda import split
 
 # Pixels of a call, less than 2^31 by what a block may count beyond.
 MOST_PIXELS = (1 << 31) - (1 << 10)
@@ -100,13 +102,6 @@ def backward_window(g, h, w):
 # ---------------------------------------------------------------------------------------------------------------------
 # For kernels. A position has three digits: (channel, tw, th) in the window, (j, i, image) in the grids. Pixels are
 # numbered in 32 bits, because a division of 64 takes several times as long.
-
-
-@cuda.jit(device=True, forceinline=True)
-def split(number, by):
-    """(number // by, number % by) of numbers that are not negative."""
-    quotient = int32(uint32(number) // uint32(by))
-    return quotient, int32(number - quotient * by)
 
 
 @cuda.jit(device=True, forceinline=True)

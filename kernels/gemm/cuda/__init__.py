@@ -42,7 +42,7 @@ from .product import (
 )
 from .simple import naive, shared
 from .tensor_cores import tensor
-from .tiles import LARGE, SMALL, registers, vectors
+from .tiles import LARGE, SMALL, registers, split, vector_of, vectors
 
 __all__ = [
     "BLOCKS",
@@ -72,6 +72,8 @@ __all__ = [
     "share_of",
     "shared",
     "shares",
+    "split",
     "tensor",
+    "vector_of",
     "vectors",
 ]

@@ -108,6 +108,11 @@ def in_vectors(x, copy=False):
     return Operand(longer.reshape(-1), *((1, pitch) if turned else (pitch, 1)), apart)
 
 
+def in_chunks(c):
+    """Whether the rows of a C-contiguous array start on whole 16 bytes."""
+    return c.shape[-1] * c.itemsize % 16 == 0 and address(c) % 16 == 0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Launchers
 
@@ -189,7 +194,7 @@ def gemm_vectors(a, b, c, bias=None, activation=None):
     grid = tiles_of(m, n, *block_of(T, cut.side)), count * cut.parts
 
     def multiply(left, right, results, terms, share, bias, activation):
-        kernel = vectors(T, left.column == 1, right.column == 1, cut.side)
+        kernel = vectors(T, left.column == 1, right.column == 1, cut.side, in_chunks(results))
         operands = ((x.flat, x.stride, x.apart) for x in (left, right))
         _plain(kernel, grid, *operands, results, m, n, terms, share, bias=bias, activation=activation)
 
@@ -204,12 +209,10 @@ def gemm_tensor(a, b, c, bias=None, activation=None):
 
     def multiply(left, right, results, terms, share, bias, activation):
         kernel = tensor(E, element_of(results), left.column == 1, right.row == 1)
-        flat = results.reshape(-1)
-        whole = n * results.itemsize % 16 == 0 and address(flat) % 16 == 0
         kernel(
-            (tiles, count * cut.parts), left.flat, left.stride, left.apart, right.flat, right.stride, right.apart, flat,
-            left.flat if bias is None else bias, m, n, terms, share, bias is not None, CODES[activation], whole,
-            shared=SHARED_BYTES,
+            (tiles, count * cut.parts), left.flat, left.stride, left.apart, right.flat, right.stride, right.apart,
+            results.reshape(-1), left.flat if bias is None else bias, m, n, terms, share, bias is not None,
+            CODES[activation], in_chunks(results), shared=SHARED_BYTES,
         )  # fmt: skip
 
     _stack(multiply, cut, in_vectors(a, copy=True), in_vectors(b, copy=True), c, k, bias, activation)

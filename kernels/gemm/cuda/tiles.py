@@ -9,10 +9,10 @@ is one product whose sums are cut into shares, to be added up afterwards. Blocks
 
 from functools import cache
 
-from numba import cuda, int32, int64
+from numba import cuda, int32, int64, uint32
 
 from ...launch import kernel, pointer
-from ...ptx import load, load4, store
+from ...ptx import load, load4, store, store4
 from .epilogue import at_least
 
 # Each thread computes ROWS x COLUMNS elements of C. Of float64, half as many columns fill as many registers.
@@ -36,6 +36,13 @@ def resident(T, side):
 
 
 @cuda.jit(device=True, forceinline=True)
+def split(number, by):
+    """(number // by, number % by) of 32-bit numbers that are not negative."""
+    quotient = int32(uint32(number) // uint32(by))
+    return quotient, int32(number - quotient * by)
+
+
+@cuda.jit(device=True, forceinline=True)
 def tile_of(block, n, rows, columns):
     """(first row, first column) of the tile of C that a block computes."""
     across = int32((n + columns - 1) // columns)
@@ -53,7 +60,10 @@ def registers(T, side):
     columns = 256 // T.bitwidth
     block_rows, block_columns = block_of(T, side)
     depth, accumulators = side, ROWS * columns
-    size_a, size_b = depth * block_rows, depth * block_columns
+    # Rows of the tiles in shared memory, longer so that `side` terms of a row or column go to different banks.
+    longer = 1024 // T.bitwidth // side
+    wide_a, wide_b = block_rows + longer, block_columns + longer
+    size_a, size_b = depth * wide_a, depth * wide_b
 
     @kernel(threads=side * side, blocks=resident(T, side))
     def multiply_registers(
@@ -66,7 +76,8 @@ def registers(T, side):
         quarter.
 
         Why it is faster: for each k a thread reads 16 numbers of shared memory for 64 multiply-adds, not 2 for one.
-        Neighbouring threads read neighbouring columns: no bank of shared memory is asked twice at once.
+        Neighbouring threads read neighbouring columns: no bank of shared memory is asked twice at once. And they bring
+        neighbours in memory, terms or rows (for B columns), whichever way an operand lies.
         """
         tile_a = cuda.shared.array(size_a, T)  # [k, row]
         tile_b = cuda.shared.array(size_b, T)  # [k, column]
@@ -79,6 +90,8 @@ def registers(T, side):
         number = int64(cuda.blockIdx.y)
         terms = terms_of(number, k, share)
         from_a, from_b, to = number * a_apart, number * b_apart, number * m * n
+        p_a, y_a = (x, y) if a_col == 1 else (y, x)
+        p_b, x_b = (x, y) if b_row == 1 else (y, x)
         for j in range(columns):
             start, col = T(0), col0 + x + j * side
             if has_bias and col < n:
@@ -87,23 +100,23 @@ def registers(T, side):
                 acc[i * columns + j] = start
         for k0 in range(0, terms, depth):
             for i in range(ROWS):
-                p, row = k0 + x, row0 + y + i * side
+                p, row = k0 + p_a, row0 + y_a + i * side
                 value = T(0)
                 if row < m and p < terms:
                     value = load(a, from_a + row * a_row + p * a_col)
-                store(tile_a, x * block_rows + y + i * side, value)
+                store(tile_a, p_a * wide_a + y_a + i * side, value)
             for j in range(columns):
-                p, col = k0 + y, col0 + x + j * side
+                p, col = k0 + p_b, col0 + x_b + j * side
                 value = T(0)
                 if col < n and p < terms:
                     value = load(b, from_b + p * b_row + col * b_col)
-                store(tile_b, y * block_columns + x + j * side, value)
+                store(tile_b, p_b * wide_b + x_b + j * side, value)
             cuda.syncthreads()
             for p in range(depth):
                 for i in range(ROWS):
-                    left[i] = load(tile_a, p * block_rows + y + i * side)
+                    left[i] = load(tile_a, p * wide_a + y + i * side)
                 for j in range(columns):
-                    right[j] = load(tile_b, p * block_columns + x + j * side)
+                    right[j] = load(tile_b, p * wide_b + x + j * side)
                 for i in range(ROWS):
                     for j in range(columns):
                         acc[i * columns + j] += left[i] * right[j]
@@ -118,8 +131,23 @@ def registers(T, side):
 
 
 @cache
-def vectors(T, a_by_rows, b_by_rows, side):
-    """The kernel for A and B that each lie in memory by rows, or by columns."""
+def vector_of(V):
+    """The function that makes a tuple of V numbers from numbers[at] on."""
+
+    @cuda.jit(device=True, forceinline=True)
+    def two(numbers, at):
+        return numbers[at], numbers[at + 1]
+
+    @cuda.jit(device=True, forceinline=True)
+    def four(numbers, at):
+        return numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
+
+    return four if V == 4 else two
+
+
+@cache
+def vectors(T, a_by_rows, b_by_rows, side, whole):
+    """The kernel for A and B that each lie in memory by rows, or by columns. whole: C's rows start on 16 bytes."""
     V = 128 // T.bitwidth  # numbers in 16 bytes
     columns, depth, threads = 256 // T.bitwidth, DEPTH, side * side
     block_rows, block_columns = block_of(T, side)
@@ -132,46 +160,49 @@ def vectors(T, a_by_rows, b_by_rows, side):
     fetches_a, fetches_b = depth * block_rows // (V * threads), depth * block_columns // (V * threads)
     numbers_a, numbers_b = fetches_a * V, fetches_b * V
     turned_a, turned_b = a_by_rows, not b_by_rows  # k runs along their rows, and shall run along columns
+    vector = vector_of(V)
 
     @cuda.jit(device=True, forceinline=True)
     def place(f, block, turned):
         """Where vector f of this thread lies in a tile: (its k, its row or column)."""
-        vector = cuda.threadIdx.x + f * threads
         if turned:
-            return int32(vector % (depth // V) * V), int32(vector // (depth // V))
-        return int32(vector // (block // V)), int32(vector % (block // V) * V)
+            outer, p = split(cuda.threadIdx.x + f * threads, depth // V)
+            return int32(p * V), outer
+        p, outer = split(cuda.threadIdx.x + f * threads, block // V)
+        return p, int32(outer * V)
 
     @cuda.jit(device=True, forceinline=True)
-    def aim(stride, outer_left, block, turned, fetches, at, limit):
-        """Where this thread's vectors lie in any tile, and how many terms must be left for each to be in the matrix.
-        Rows are whole vectors, so that a vector lies in the matrix or beyond it."""
+    def aim(start, stride, outer_left, block, turned, fetches, at, limit):
+        """Where this thread's vectors of the first tile lie in memory, and how many terms must be left for each to be
+        in the matrix. Rows are whole vectors, so that a vector lies in the matrix or beyond it."""
         for f in range(fetches):
             p, outer = place(f, block, turned)
-            at[f] = outer * stride + p if turned else p * stride + outer
-            limit[f] = p if outer < outer_left else NEVER
+            at[f] = start + (int64(outer) * stride + p if turned else int64(p) * stride + outer)
+            limit[f] = p if outer < outer_left else int32(NEVER)
 
     @cuda.jit(device=True, forceinline=True)
-    def fetch(memory, start, at, limit, k_left, fetches, numbers):
-        """This thread's vectors of the tile that starts at memory[start], into registers; zeros beyond the matrix."""
+    def fetch(memory, at, step, limit, k_left, fetches, numbers):
+        """This thread's vectors of a tile, into registers, and on to the next; zeros beyond the matrix."""
         for f in range(fetches):
             if limit[f] < k_left:
-                vector = load4(memory, start + at[f])
+                vector = load4(memory, at[f])
                 for v in range(V):
                     numbers[f * V + v] = vector[v]
             else:
                 for v in range(V):
                     numbers[f * V + v] = T(0)
+            at[f] += step
 
     @cuda.jit(device=True, forceinline=True)
     def put(tile, start, wide, block, turned, fetches, numbers):
         """What `fetch` brought, to shared memory: tile[start + k * wide + row or column]."""
         for f in range(fetches):
             p, outer = place(f, block, turned)
-            for v in range(V):
-                if turned:
+            if turned:
+                for v in range(V):
                     store(tile, start + (p + v) * wide + outer, numbers[f * V + v])
-                else:
-                    store(tile, start + p * wide + outer + v, numbers[f * V + v])
+            else:
+                store4(tile, start + p * wide + outer, vector(numbers, f * V))
 
     @cuda.jit(device=True, forceinline=True)
     def multiply_step(tile_a, from_a, tile_b, from_b, right, acc):
@@ -186,9 +217,27 @@ def vectors(T, a_by_rows, b_by_rows, side):
                 for j in range(columns):
                     acc[(g * V + v) * columns + j] += vector[v] * right[j]
 
+    @cuda.jit(device=True, forceinline=True)
+    def write(c, to, rows_left, cols_left, n, acc, first, floor):
+        """Half of a thread's rows: not every LLVM unrolls a loop over all of them."""
+        for i in range(first, first + ROWS // 2):
+            row = i // V * side * V + i % V
+            for j in range(0, columns, V):
+                col, t = j * side, i * columns + j
+                if row < rows_left and col < cols_left:
+                    at = to + int64(row) * n + col
+                    for v in range(V):
+                        acc[t + v] = at_least(acc[t + v], floor)
+                    if whole:
+                        store4(c, at, vector(acc, t))
+                    else:
+                        for v in range(V):
+                            if col + v < cols_left:
+                                store(c, at + v, acc[t + v])
+
     @kernel(threads=threads, blocks=resident(T, side))
     def multiply_vectors(
-        a: pointer(T), a_stride: int32, a_apart: int64, b: pointer(T), b_stride: int32, b_apart: int64, c: pointer(T),
+        a: pointer(T), a_stride: int64, a_apart: int64, b: pointer(T), b_stride: int64, b_apart: int64, c: pointer(T),
         bias: pointer(T), m: int32, n: int32, k: int64, share: int32, has_bias: int32, floor: T,
     ):  # fmt: skip
         """One block: 128 x 128 elements of C (128 x 64 of float64), or a quarter of them; one thread: 8 x 8 (8 x 4), in
@@ -201,41 +250,39 @@ def vectors(T, a_by_rows, b_by_rows, side):
         tile_b = cuda.shared.array(both_b, T, alignment=16)
         acc = cuda.local.array(accumulators, T)
         right = cuda.local.array(columns, T)
-        at_a, limit_a = cuda.local.array(fetches_a, int32), cuda.local.array(fetches_a, int32)
-        at_b, limit_b = cuda.local.array(fetches_b, int32), cuda.local.array(fetches_b, int32)
+        at_a, limit_a = cuda.local.array(fetches_a, int64), cuda.local.array(fetches_a, int32)
+        at_b, limit_b = cuda.local.array(fetches_b, int64), cuda.local.array(fetches_b, int32)
         ahead_a = cuda.local.array(numbers_a, T)
         ahead_b = cuda.local.array(numbers_b, T)
-        y, x = int32(cuda.threadIdx.x // side * V), int32(cuda.threadIdx.x % side * V)
+        y, x = split(cuda.threadIdx.x, side)
+        y, x = int32(y * V), int32(x * V)
         row0, col0 = tile_of(cuda.blockIdx.x, n, block_rows, block_columns)
         number = int64(cuda.blockIdx.y)
         terms = terms_of(number, k, share)
-        # Where the next tiles start, and how far the ones after those are.
-        next_a, next_b = number * a_apart + row0, number * b_apart + col0
-        step_a, step_b = depth * a_stride, depth * b_stride
+        begin_a, begin_b = number * a_apart + row0, number * b_apart + col0
+        step_a, step_b = int64(depth) * a_stride, int64(depth) * b_stride
         if turned_a:
-            next_a, step_a = number * a_apart + int64(row0) * a_stride, int32(depth)
+            begin_a, step_a = number * a_apart + int64(row0) * a_stride, int64(depth)
         if turned_b:
-            next_b, step_b = number * b_apart + int64(col0) * b_stride, int32(depth)
+            begin_b, step_b = number * b_apart + int64(col0) * b_stride, int64(depth)
         for j in range(columns):
             start, col = T(0), col0 + j // V * side * V + x + j % V
             if has_bias and col < n:
                 start = load(bias, col)
             for i in range(ROWS):
                 acc[i * columns + j] = start
-        aim(a_stride, m - row0, block_rows, turned_a, fetches_a, at_a, limit_a)
-        aim(b_stride, n - col0, block_columns, turned_b, fetches_b, at_b, limit_b)
-        fetch(a, next_a, at_a, limit_a, terms, fetches_a, ahead_a)
-        fetch(b, next_b, at_b, limit_b, terms, fetches_b, ahead_b)
+        aim(begin_a, a_stride, m - row0, block_rows, turned_a, fetches_a, at_a, limit_a)
+        aim(begin_b, b_stride, n - col0, block_columns, turned_b, fetches_b, at_b, limit_b)
+        fetch(a, at_a, step_a, limit_a, terms, fetches_a, ahead_a)
+        fetch(b, at_b, step_b, limit_b, terms, fetches_b, ahead_b)
         put(tile_a, 0, wide_a, block_rows, turned_a, fetches_a, ahead_a)
         put(tile_b, 0, wide_b, block_columns, turned_b, fetches_b, ahead_b)
         cuda.syncthreads()
         now = int32(0)  # which pair is read
-        for k_left in range(terms - depth, -depth, -depth):
-            next_a += step_a
-            next_b += step_b
+        for k_left in range(int32(terms - depth), int32(-depth), int32(-depth)):
             if k_left > 0:
-                fetch(a, next_a, at_a, limit_a, k_left, fetches_a, ahead_a)
-                fetch(b, next_b, at_b, limit_b, k_left, fetches_b, ahead_b)
+                fetch(a, at_a, step_a, limit_a, k_left, fetches_a, ahead_a)
+                fetch(b, at_b, step_b, limit_b, k_left, fetches_b, ahead_b)
             # LLVM does not unroll a loop over 64 multiply-adds by itself.
             from_a, from_b = now * size_a + y, now * size_b + x
             multiply_step(tile_a, from_a, tile_b, from_b, right, acc)
@@ -251,12 +298,8 @@ def vectors(T, a_by_rows, b_by_rows, side):
                 put(tile_a, now * size_a, wide_a, block_rows, turned_a, fetches_a, ahead_a)
                 put(tile_b, now * size_b, wide_b, block_columns, turned_b, fetches_b, ahead_b)
                 cuda.syncthreads()
-        to = int64(cuda.blockIdx.y) * m * n
-        for i in range(ROWS):
-            for j in range(columns):
-                row = row0 + i // V * side * V + y + i % V
-                col = col0 + j // V * side * V + x + j % V
-                if row < m and col < n:
-                    store(c, to + int64(row) * n + col, at_least(acc[i * columns + j], floor))
+        to = (int64(cuda.blockIdx.y) * m + row0 + y) * n + col0 + x
+        for half in range(0, ROWS, ROWS // 2):
+            write(c, to, m - row0 - y, n - col0 - x, n, acc, half, floor)
 
     return multiply_vectors
