@@ -20,6 +20,8 @@ from .worker import row
 BIG = 2**25  # numbers: 134 MB of float32
 COPIED = 2**28  # bytes
 MATMULS = (1024, 2048, 4096)
+# M, N, K of few results from long sums: a dense layer of the CNN with 32 rows, and the weights' gradient of an LSTM.
+LONG_SUMS = ((32, 128, 5408), (164, 256, 1600))
 # Distinct layers of a ResNet-50, batch 32: (height = width, channels, filters, window, strides)
 CONVOLUTIONS = (
     (224, 3, 64, 7, 2), (56, 64, 64, 1, 1), (56, 64, 64, 3, 1), (56, 128, 128, 3, 2), (56, 64, 256, 1, 1),
@@ -53,7 +55,8 @@ def cases(quick) -> dict[str, Callable]:
     """Functions of `draw` that make a Timing, by name."""
     found = {"launch of an empty kernel": launch}
     sizes = MATMULS[:1] if quick else MATMULS
-    found |= {f"matmul {size}^3": partial(matmul, size) for size in sizes}
+    found |= {f"matmul {size}^3": partial(matmul, (size, size, size)) for size in sizes}
+    found |= {"matmul {}x{}x{}".format(*sizes): partial(matmul, sizes) for sizes in LONG_SUMS}
     found |= {f"matmul {size}^3 TF32": partial(matmul_tf32, size) for size in sizes[-1:]}
     found |= {f"matmul {size}^3 bfloat16": partial(matmul_bf16, size) for size in sizes[-1:]}
     for layer in CONVOLUTIONS[:3] if quick else CONVOLUTIONS:
@@ -86,10 +89,11 @@ def variants(op, call) -> dict[str, Callable]:
     return {name: partial(call, variant=name) for name in kernels.VARIANTS[op]["cuda"] if name != "tensor"}
 
 
-def matmul(size, draw):
-    a, b = draw((size, size)), draw((size, size))
+def matmul(sizes, draw):
+    m, n, k = sizes
+    a, b = draw((m, k)), draw((k, n))
     ours = variants("matmul", partial(kernels.matmul, a, b))
-    return Timing(ours, lambda: peers.products(a, b), flops=2 * size**3, bytes=3 * a.nbytes)
+    return Timing(ours, lambda: peers.products(a, b), flops=2 * m * n * k, bytes=4 * (m * k + k * n + m * n))
 
 
 def matmul_tf32(size, draw):

@@ -152,6 +152,12 @@ def test_large_blocks_and_small_ones_give_the_same(variant, monkeypatch):
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("a_shape, b_shape", [((0, 2, 3), (0, 3, 4)), ((2, 0, 3), (2, 3, 4)), ((2, 3, 0), (0, 4))])
+def test_a_batch_of_nothing(a_shape, b_shape):
+    a, b = drawn(F32, a_shape, b_shape)
+    np.testing.assert_array_equal(np.asarray(kernels.matmul(a, b)), np.asarray(a) @ np.asarray(b))
+
+
 def test_more_matrices_than_a_launch_takes(monkeypatch):
     monkeypatch.setattr(product, "MOST", 2)
     a, b = drawn(F32, (5, 3, 4), (4, 4))

@@ -14,9 +14,19 @@ from numba.core import config
 from handloom import kernels
 from handloom.kernels import arrays as device_arrays
 from handloom.kernels.launch import kernel, pointer
-from handloom.kernels.ptx import copy_async, copy_async_commit, copy_async_wait, load, load4, sanitizer, store, store4
 
-pytestmark = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
+if not config.ENABLE_CUDASIM:
+    pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
+from handloom.kernels.ptx import (  # noqa: E402: without the toolkit it cannot be imported
+    copy_async,
+    copy_async_commit,
+    copy_async_wait,
+    load,
+    load4,
+    sanitizer,
+    store,
+    store4,
+)
 
 P = pointer(float32)
 NOTHING, SYNCWARP, BARRIER = range(3)

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from numba import cuda, float32
 from numba.core import config
-from traffic import traffic
 
 from handloom import kernels
 from handloom.kernels.arrays import simulated
 from handloom.kernels.dispatch import backend
 from handloom.kernels.launch import kernel, pointer
-from handloom.kernels.ptx import load, store
 
 if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
+from traffic import traffic  # noqa: E402: without the toolkit these cannot be imported
+
+from handloom.kernels.ptx import load, store  # noqa: E402
+
 ml_dtypes = pytest.importorskip("ml_dtypes")
 product = backend("handloom.kernels.gemm", "cuda").product
 

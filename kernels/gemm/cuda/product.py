@@ -78,16 +78,20 @@ class Operand(NamedTuple):
         return max(self.row, self.column)
 
 
+def settled(x):
+    """An array whose matrices are contiguous in one orientation: itself, or a copy."""
+    if x.flags.c_contiguous or x.swapaxes(-1, -2).flags.c_contiguous:
+        return x
+    return namespace(x).ascontiguousarray(x)
+
+
 def operand(x):
     """The Operand of an array; copied if its matrices are contiguous in neither orientation."""
-    rows, columns = x.shape[-2:]
+    x, (rows, columns) = settled(x), x.shape[-2:]
     apart = rows * columns if x.ndim > 2 else 0
     if x.flags.c_contiguous:
         return Operand(x.reshape(-1), columns, 1, apart)
-    turned = x.swapaxes(-1, -2)
-    if turned.flags.c_contiguous:
-        return Operand(turned.reshape(-1), 1, rows, apart)
-    return Operand(namespace(x).ascontiguousarray(x).reshape(-1), columns, 1, apart)
+    return Operand(x.swapaxes(-1, -2).reshape(-1), 1, rows, apart)
 
 
 def in_vectors(x, copy=False):
@@ -229,6 +233,7 @@ def gemm_rule(a, b):
 
 def gemm_default(a, b, c, bias=None, activation=None):
     """`tensor` for bfloat16; else `vectors` where it suits, else `registers`. TF32 is for those who ask for it."""
+    a, b = settled(a), settled(b)
     launch = {"tensor": gemm_tensor, "vectors": gemm_vectors, "registers": gemm_registers}[gemm_rule(a, b)[0]]
     launch(a, b, c, bias, activation)
 
@@ -239,12 +244,13 @@ def _batches(launch):
 
     def stack(a, b, c):
         batch, operands = c.shape[:-2], []
+        count = math.prod(batch)
         for x in (a, b):
             if x.shape[:-2] != batch and math.prod(x.shape[:-2]) != 1:
                 return False
-            operands.append(x.reshape(*((-1,) if x.shape[:-2] == batch else ()), *x.shape[-2:]))
-        c = c.reshape(-1, *c.shape[-2:])
-        for first in range(0, len(c), MOST):
+            operands.append(x.reshape(*((count,) if x.shape[:-2] == batch else ()), *x.shape[-2:]))
+        c = c.reshape(count, *c.shape[-2:])
+        for first in range(0, count, MOST):
             some = slice(first, first + MOST)
             launch(*(x if x.ndim == 2 else x[some] for x in operands), c[some])
         return True
