@@ -17,7 +17,8 @@ from handloom.kernels.launch import kernel, pointer
 
 if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
-from handloom.kernels.ptx import (  # noqa: E402: without the toolkit it cannot be imported
+# Without the toolkit it cannot be imported.
+from handloom.kernels.ptx import (  # noqa: E402
     copy_async,
     copy_async_commit,
     copy_async_wait,

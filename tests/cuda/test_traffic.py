@@ -14,7 +14,8 @@ from handloom.kernels.launch import kernel, pointer
 
 if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
-from traffic import traffic  # noqa: E402: without the toolkit these cannot be imported
+# Without the toolkit these cannot be imported.
+from traffic import traffic  # noqa: E402
 
 from handloom.kernels.ptx import load, store  # noqa: E402
 
