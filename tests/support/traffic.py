@@ -113,6 +113,5 @@ def _turns(lanes):
 
 def _sectors(lanes):
     size = sum(size for _, size in set(lanes))
-    return len({s for address, n in lanes for s in range(address // SECTOR, (address + n - 1) // SECTOR + 1)}), -(
-        -size // SECTOR
-    )
+    touched = {s for address, n in lanes for s in range(address // SECTOR, (address + n - 1) // SECTOR + 1)}
+    return len(touched), -(-size // SECTOR)

@@ -42,10 +42,7 @@ def activate(T):
         would take the registers that the tiles need."""
         i = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x
         if i < size:
-            if activation == SIGMOID:
-                store(c, i, T(1) / (T(1) + exp(-load(c, i))))
-            else:
-                store(c, i, tanh(load(c, i)))
+            store(c, i, finish(load(c, i), activation))
 
     return activate_elements
 

@@ -154,6 +154,27 @@ def gemm_shared(a, b, c, bias=None, activation=None):
     _plain(shared(T), (tiles_of(m, n, TILE, TILE),), *operands, c, m, n, a.shape[1], bias=bias, activation=activation)
 
 
+def _batches(launch):
+    """Gives a launcher its `stack`, which computes a batch at once and says whether it does: an operand must have as
+    many matrices as the batch, or one for all of it."""
+
+    def stack(a, b, c):
+        batch, operands = c.shape[:-2], []
+        count = math.prod(batch)
+        for x in (a, b):
+            if x.shape[:-2] != batch and math.prod(x.shape[:-2]) != 1:
+                return False
+            operands.append(x.reshape(*((count,) if x.shape[:-2] == batch else ()), *x.shape[-2:]))
+        c = c.reshape(count, *c.shape[-2:])
+        for first in range(0, count, MOST):
+            some = slice(first, first + MOST)
+            launch(*(x if x.ndim == 2 else x[some] for x in operands), c[some])
+        return True
+
+    launch.stack = stack
+    return launch
+
+
 def _count(c):
     """Products that C is made of."""
     return c.shape[0] if c.ndim > 2 else 1
@@ -173,38 +194,45 @@ def _stack(multiply, cut, left, right, c, k, bias, activation):
         add_up(partial, c, bias, activation)
 
 
-def gemm_registers(a, b, c, bias=None, activation=None):
-    T, (m, n), k, count = _element("registers", c, PLAIN), c.shape[-2:], a.shape[-1], _count(c)
+def _in_tiles(make, take, left, right, c, k, bias, activation):
+    """C from register tiles. make(T, side, results) gives the kernel, take(operand) what it takes of one."""
+    T, (m, n), count = element_of(c), c.shape[-2:], _count(c)
     cut = cut_of(m, n, k, T, count)
     grid = tiles_of(m, n, *block_of(T, cut.side)), count * cut.parts
 
     def multiply(left, right, results, terms, share, bias, activation):
-        kernel = registers(T, cut.side)
-        _plain(kernel, grid, left, right, results, m, n, terms, share, bias=bias, activation=activation)
+        kernel, operands = make(T, cut.side, results), (take(left), take(right))
+        _plain(kernel, grid, *operands, results, m, n, terms, share, bias=bias, activation=activation)
 
-    _stack(multiply, cut, operand(a), operand(b), c, k, bias, activation)
+    _stack(multiply, cut, left, right, c, k, bias, activation)
 
 
+@_batches
+def gemm_registers(a, b, c, bias=None, activation=None):
+    _element("registers", c, PLAIN)
+    _in_tiles(
+        lambda T, side, results: registers(T, side), tuple, operand(a), operand(b), c, a.shape[-1], bias, activation
+    )
+
+
+@_batches
 def gemm_vectors(a, b, c, bias=None, activation=None):
     """The one rung that does not suit every shape."""
-    T, (m, n), k, count = _element("vectors", c, PLAIN), c.shape[-2:], a.shape[-1], _count(c)
+    _element("vectors", c, PLAIN)
     left, right = in_vectors(a), in_vectors(b)
     if left is None or right is None:
         raise ValueError(
             f"matmul: variant is 'vectors', a is {a.shape} and b is {b.shape}: its rows must be whole 16 bytes; "
             "'naive', 'shared' and 'registers' take any"
         )
-    cut = cut_of(m, n, k, T, count)
-    grid = tiles_of(m, n, *block_of(T, cut.side)), count * cut.parts
 
-    def multiply(left, right, results, terms, share, bias, activation):
-        kernel = vectors(T, left.column == 1, right.column == 1, cut.side, in_chunks(results))
-        operands = ((x.flat, x.stride, x.apart) for x in (left, right))
-        _plain(kernel, grid, *operands, results, m, n, terms, share, bias=bias, activation=activation)
+    def make(T, side, results):
+        return vectors(T, left.column == 1, right.column == 1, side, in_chunks(results))
 
-    _stack(multiply, cut, left, right, c, k, bias, activation)
+    _in_tiles(make, lambda x: (x.flat, x.stride, x.apart), left, right, c, a.shape[-1], bias, activation)
 
 
+@_batches
 def gemm_tensor(a, b, c, bias=None, activation=None):
     """float32 as TF32, or bfloat16; any shape, since an operand that does not suit is copied."""
     E, (m, n), k, count = _element("tensor", c, FOR_TENSOR_CORES), c.shape[-2:], a.shape[-1], _count(c)
@@ -231,32 +259,9 @@ def gemm_rule(a, b):
     return "registers", "the default where the rows of an operand are not whole 16 bytes"
 
 
+@_batches
 def gemm_default(a, b, c, bias=None, activation=None):
     """`tensor` for bfloat16; else `vectors` where it suits, else `registers`. TF32 is for those who ask for it."""
     a, b = settled(a), settled(b)
     launch = {"tensor": gemm_tensor, "vectors": gemm_vectors, "registers": gemm_registers}[gemm_rule(a, b)[0]]
     launch(a, b, c, bias, activation)
-
-
-def _batches(launch):
-    """Give a launcher the `stack` that computes a batch at once, and says whether it does: an operand must have as many
-    matrices as the batch, or one for all of it."""
-
-    def stack(a, b, c):
-        batch, operands = c.shape[:-2], []
-        count = math.prod(batch)
-        for x in (a, b):
-            if x.shape[:-2] != batch and math.prod(x.shape[:-2]) != 1:
-                return False
-            operands.append(x.reshape(*((count,) if x.shape[:-2] == batch else ()), *x.shape[-2:]))
-        c = c.reshape(count, *c.shape[-2:])
-        for first in range(0, count, MOST):
-            some = slice(first, first + MOST)
-            launch(*(x if x.ndim == 2 else x[some] for x in operands), c[some])
-        return True
-
-    launch.stack = stack
-
-
-for _launch in (gemm_registers, gemm_vectors, gemm_tensor, gemm_default):
-    _batches(_launch)
