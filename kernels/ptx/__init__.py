@@ -2,6 +2,7 @@
 
     load, store              one number, at a pointer or in shared memory, without Python's wrap-around test
     load4, store4            16 bytes at once (four float32): a quarter of the instructions, and whole cache lines
+    store2                   8 bytes at once (two float32)
     copy_async ...           global to shared memory without passing through registers, while the block computes
     ldmatrix_x4, mma_...     fragments of matrices from shared memory, and their product on the tensor cores
     exp, log, tanh ...       of a number, in its dtype; where they overflow they give Inf or NaN, also in the simulator
@@ -37,6 +38,7 @@ mma_bf16 = _implementation.mma_bf16
 mma_tf32 = _implementation.mma_tf32
 sqrt = _implementation.sqrt
 store = _implementation.store
+store2 = _implementation.store2
 store4 = _implementation.store4
 tanh = _implementation.tanh
 to_bf16 = _implementation.to_bf16
@@ -62,6 +64,7 @@ __all__ = [
     "mma_tf32",
     "sqrt",
     "store",
+    "store2",
     "store4",
     "tanh",
     "to_bf16",

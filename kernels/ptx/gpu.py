@@ -11,7 +11,7 @@ from numba.cuda.typing import signature
 
 F32, I32, I64, VOID = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
 GLOBAL, SHARED = 1, 3  # address spaces
-VECTOR = 16  # bytes
+VECTOR, PAIR = 16, 8  # bytes
 
 
 def _element(context, builder, kind, memory, index, index_type):
@@ -24,8 +24,8 @@ def _element(context, builder, kind, memory, index, index_type):
     return builder.addrspacecast(pointer, ir.PointerType(pointer.type.pointee, space))
 
 
-def _as_vector(context, builder, kind, pointer):
-    count = VECTOR * 8 // kind.dtype.bitwidth
+def _as_vector(context, builder, kind, pointer, size=VECTOR):
+    count = size * 8 // kind.dtype.bitwidth
     vector = ir.VectorType(context.get_data_type(kind.dtype), count)
     return builder.bitcast(pointer, ir.PointerType(vector, pointer.type.addrspace)), vector
 
@@ -90,6 +90,22 @@ def store4(typingctx, memory, index, values):
 
     count = VECTOR * 8 // memory.dtype.bitwidth
     return signature(types.void, memory, index, types.UniTuple(memory.dtype, count)), codegen
+
+
+@intrinsic
+def store2(typingctx, memory, index, values):
+    """The tuple's 8 bytes, two numbers of 32 bits, to memory[index] and after; they must start on a multiple of 8."""
+
+    def codegen(context, builder, sig, args):
+        address = _element(context, builder, memory, *args[:2], sig.args[1])
+        pointer, vector = _as_vector(context, builder, memory, address, PAIR)
+        packed = ir.Constant(vector, ir.Undefined)
+        for i in range(2):
+            packed = builder.insert_element(packed, builder.extract_value(args[2], i), ir.Constant(I32, i))
+        builder.store(packed, pointer).align = PAIR
+        return context.get_dummy_value()
+
+    return signature(types.void, memory, index, types.UniTuple(memory.dtype, 2)), codegen
 
 
 def _asm(builder, result, args, text, constraints, *, volatile=True, convergent=False):

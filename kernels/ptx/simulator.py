@@ -25,19 +25,26 @@ from numba import cuda
 from numba.cuda.simulator import api, kernel, kernelapi
 from numba.cuda.simulator.cudadrv import devicearray
 
-from .sanitizer import ISSUED, READ, UNDER_WAY, WAITED, WRITE, Hazard, watch
+from .sanitizer import ISSUED, READ, SIZE, UNDER_WAY, WAITED, WRITE, Hazard, watch
 
 _views = watch.views
+CHUNK_TO_PAIR = 1 << SIZE  # from an access of 16 bytes to one of 8
 
 
 def _place4(memory, index):
     """16 bytes: (flat view, first number, how many, the access)."""
     _, flat, size, _, step, access = _views.get(id(memory)) or watch.look(memory)
-    at, count = as_index(index), 16 // flat.itemsize
+    count = 16 // flat.itemsize
+    at = _whole(index, count, size)
+    return flat, at, count, access + at * step
+
+
+def _whole(index, count, size):
+    at = as_index(index)
     _check(at, count, size)
     if at % count:
-        raise IndexError(f"16 bytes at {index}: not a multiple of {count}")
-    return flat, at, count, access + at * step
+        raise IndexError(f"{count} numbers at once from {index} on: not a multiple of {count}")
+    return at
 
 
 def _check(at, count, size):
@@ -61,6 +68,13 @@ def store(memory, index, value):
         _check(at, 1, size)
     watch.note(access + at * step + WRITE)
     flat[at] = value
+
+
+def store2(memory, index, values):
+    _, flat, size, _, step, chunk = _views.get(id(memory)) or watch.look(memory)
+    at = _whole(index, 2, size)
+    watch.note(chunk - CHUNK_TO_PAIR + at * step + WRITE)
+    flat[at : at + 2] = values
 
 
 def load4(memory, index):
@@ -117,7 +131,7 @@ def copy_async(shared, to, memory, index, count):
     _, flat, size, one, step, chunk = _views.get(id(memory)) or watch.look(memory)
     at, wide, whole = as_index(index), 16 // flat.itemsize, as_index(count) // flat.itemsize
     if at % wide:
-        raise IndexError(f"16 bytes from {index}: not a multiple of {wide}")
+        raise IndexError(f"{wide} numbers at once from {index} on: not a multiple of {wide}")
     numbers = np.zeros(wide, flat.dtype)
     if whole:
         _check(at, whole, size)

@@ -26,6 +26,7 @@ from handloom.kernels.ptx import (  # noqa: E402
     load4,
     sanitizer,
     store,
+    store2,
     store4,
 )
 
@@ -265,14 +266,15 @@ class TestShared:
         with found(made, message, read="load(bits", write="store(stage"):
             made((1,), zeros(32), shared=128)
 
-    def test_sixteen_bytes_meet_each_of_their_numbers(self):
+    @pytest.mark.parametrize("write, numbers", [(store4, (1, 2, 3, 4)), (store2, (1, 2))], ids=["store4", "store2"])
+    def test_what_is_written_at_once_meets_each_of_its_numbers(self, write, numbers):
         def make(barrier):
             @kernel(threads=64)
             def spread(y: P):
                 tile = cuda.shared.array(64, float32)
-                i = cuda.threadIdx.x
-                if i < 16:
-                    store4(tile, 4 * i, (float32(1), float32(2), float32(3), float32(4)))
+                i, count = cuda.threadIdx.x, len(numbers)
+                if i < 64 // count:
+                    write(tile, count * i, numbers)
                 if barrier:
                     cuda.syncthreads()
                 store(y, i, load(tile, i))

@@ -109,13 +109,15 @@ class TestInstructions:
         simulator.copy_async_wait(0)
         np.testing.assert_array_equal(shared, [0] * 4 + [1] * 4)
 
-    def test_accesses_are_held_to_the_array_and_to_16_bytes(self):
+    def test_accesses_are_held_to_the_array_and_to_whole_pairs_and_chunks(self):
         from handloom.kernels.ptx import simulator
 
         for access in (
             lambda x: simulator.load(x, 8),
             lambda x: simulator.load4(x, 2),
             lambda x: simulator.load4(x, 8),
+            lambda x: simulator.store2(x, 3, (1, 2)),
+            lambda x: simulator.store2(x, 8, (1, 2)),
         ):
             with pytest.raises(IndexError):
                 access(np.ones(8, np.float32))

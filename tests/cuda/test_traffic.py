@@ -67,10 +67,8 @@ def test_large_blocks_cost_no_more(monkeypatch):
 
 @pytest.mark.parametrize("dtype, turned", [(np.float32, (True, True)), (ml_dtypes.bfloat16, (False, False))], ids=str)
 def test_tensor_cores(dtype, turned):
-    """In the end, when pairs of results pass through shared memory; of bfloat16 a thread then reads 32 bytes of it."""
-    exceptions = {("multiply_tensor", SHARED, STORE): 2}
-    if dtype != np.float32:
-        exceptions["multiply_tensor", SHARED, LOAD] = 2
+    """In the end a thread reads 32 bytes of shared memory for eight results in bfloat16."""
+    exceptions = {} if dtype == np.float32 else {("multiply_tensor", SHARED, LOAD): 2}
     assert_costs(multiply("tensor", 128, 64 // np.dtype(dtype).itemsize, turned, dtype), exceptions)
 
 

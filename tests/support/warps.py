@@ -14,6 +14,7 @@ from handloom.kernels.ptx import (
     mma_bf16,
     mma_tf32,
     store,
+    store2,
     store4,
     to_tf32,
 )
@@ -48,10 +49,8 @@ def multiply_tf32(a: P, b: P, c: P):
     right = to_tf32(load(b, col * 8 + row)), to_tf32(load(b, (col + 4) * 8 + row))
     at, below = row * 8 + col * 2, (row + 8) * 8 + col * 2
     total = mma_tf32(left, right, (load(c, at), load(c, at + 1), load(c, below), load(c, below + 1)))
-    store(c, at, total[0])
-    store(c, at + 1, total[1])
-    store(c, below, total[2])
-    store(c, below + 1, total[3])
+    store2(c, at, (total[0], total[1]))
+    store2(c, below, (total[2], total[3]))
 
 
 @kernel(threads=32)

@@ -15,12 +15,13 @@ from ...gemm.cuda import BLOCKS, at_least, shares, split
 from ...gemm.cuda.fragments import (
     AHEAD,
     BLOCK,
+    CHUNKS,
     NEVER,
     SHARED_BYTES,
+    SUMS,
     THREADS,
     UNDER_WAY,
-    WARP_COLUMNS,
-    WARP_ROWS,
+    WARP,
     WIDE,
     operations,
 )
@@ -51,10 +52,10 @@ def convolve():
     def bring_windows(
         tiles, to, x, height, width, channels, depth, taps_h, taps_w, tap_h, tap_w, tap, h0, w0, cell, channel
     ):
-        """Start to copy this thread's chunks of the next 16 columns of the matrix: the same channels of two pixels."""
+        """Start to copy this thread's chunks of the next 16 columns of the matrix: the same channels of four pixels."""
         h_on, w_on = int32(tap[2] * tap_h), int32(tap[1] * tap_w)
         on = int32(h_on * width + w_on)
-        for f in range(2):
+        for f in range(CHUNKS):
             pixel, p = own(f, True)
             h, w = int32(h0[f] + h_on), int32(w0[f] + w_on)
             inside = tap[2] < taps_h and h >= 0 and h < height and w >= 0 and w < width
@@ -66,7 +67,7 @@ def convolve():
     def write(stage, y, digits, rows_w, rows_h, image_step, row_step, pixel_step, rows_left, col, columns_left, floor):
         """64 rows of shared memory to y; `digits` are those of this thread's first pixel, and then of the next 64."""
         row, chunk = split(cuda.threadIdx.x, ACROSS)
-        for _ in range(WARP_ROWS // APART):
+        for _ in range(WARP // APART):
             if row < rows_left and chunk * V < columns_left:
                 at = digits[2] * image_step + digits[1] * row_step + digits[0] * pixel_step + col + chunk * V
                 z = load4(stage, int32(row * WIDE + chunk * V))
@@ -84,8 +85,8 @@ def convolve():
         filters: int32, columns: int32, image_step: int64, row_step: int64, pixel_step: int64, has_bias: int32,
         floor: float32, share: int32, part_step: int64,
     ):  # fmt: skip
-        """One block: 128 pixels of y by 128 filters of one group; one warp: 64 x 32 of these numbers, in registers; one
-        thread brings four terms of two pixels, and four filters of two terms, for each 16 terms. 48 KB of shared
+        """One block: 128 pixels of y by 128 filters of one group; one warp: 64 x 64 of these numbers, in registers; one
+        thread brings four terms of four pixels, and four filters of four terms, for each 16 terms. 48 KB of shared
         memory: three pairs of tiles, and in the end half of the results at a time. Sums are cut as in
         `convolve_implicit`.
 
@@ -94,23 +95,23 @@ def convolve():
         pixels stay the same, and its column of the matrix moves on by counting.
         """
         tiles = cuda.shared.array(0, float32, alignment=16)
-        acc, right = cuda.local.array(64, float32), cuda.local.array(8, uint32)
-        h0, w0, cell = cuda.local.array(2, int32), cuda.local.array(2, int32), cuda.local.array(2, int32)
-        at_b, limit_b = cuda.local.array(2, int64), cuda.local.array(2, int32)
+        acc, right = cuda.local.array(SUMS, float32), cuda.local.array(16, uint32)
+        h0, w0, cell = cuda.local.array(CHUNKS, int32), cuda.local.array(CHUNKS, int32), cuda.local.array(CHUNKS, int32)
+        at_b, limit_b = cuda.local.array(CHUNKS, int64), cuda.local.array(CHUNKS, int32)
         digits = cuda.local.array(3, int32)
         warp, lane = int32(cuda.threadIdx.x // 32), int32(cuda.threadIdx.x % 32)
-        row, col = int32(warp % 2 * WARP_ROWS), int32(warp // 2 * WARP_COLUMNS)
+        row, col = int32(warp % 2 * WARP), int32(warp // 2 * WARP)
         part = int32(cuda.blockIdx.y)
         down, across = split(cuda.blockIdx.x, blocks_across(filters, columns, BLOCK))
         group, col0 = column_of(across, columns, BLOCK)
         first_col, columns_left, row0 = int32(group * columns + col0), int32(columns - col0), int32(down * BLOCK)
-        for t in range(16):
+        for t in range(32):
             start, at = float32(0), int32(col + t // 4 * 8 + lane % 4 * 2 + t % 2)
             if has_bias and at < columns_left:
                 start = load(bias, first_col + at)
             for i in range(4):
-                acc[16 * i + t] = start
-        for f in range(2):
+                acc[32 * i + t] = start
+        for f in range(CHUNKS):
             pixel, _ = own(f, True)
             # Beyond the last pixel the last one is read again: nobody writes what comes of it.
             set_digits(digits, min(int32(row0 + pixel), int32(pixels - 1)), rows_w, rows_h)
@@ -149,7 +150,7 @@ def convolve():
             multiply_step(tiles, int32(now + look_a), int32(now + look_b), 1, right, acc)
             free, now = now, next_pair(now)
         set_digits(digits, int32(row0 + cuda.threadIdx.x // ACROSS), rows_w, rows_h)
-        for rows in range(0, BLOCK, WARP_ROWS):
+        for rows in range(0, BLOCK, WARP):
             cuda.syncthreads()
             if row == rows:
                 put(tiles, acc)
@@ -170,8 +171,8 @@ def correlate():
     def bring_pixels(
         tiles, to, x, height, width, channels, rows_h, rows_w, step_h, step_w, left, pixel, h0, w0, cell, channel, limit
     ):
-        """Start to copy this thread's chunks of the next 16 rows of the matrix: of two pixels what one tap meets."""
-        for f in range(2):
+        """Start to copy this thread's chunks of the next 16 rows of the matrix: of four pixels what one tap meets."""
+        for f in range(CHUNKS):
             outer, p = own(f, False)
             h_on, w_on = int32(pixel[1] * step_h), int32(pixel[0] * step_w)
             h, w = int32(h0 + h_on), int32(w0 + w_on)
@@ -184,7 +185,7 @@ def correlate():
     def write(stage, partial, at, filters, rows_left, columns_left):
         """64 rows of shared memory to the part of dw that begins at partial[at]."""
         row, chunk = split(cuda.threadIdx.x, ACROSS)
-        for _ in range(WARP_ROWS // APART):
+        for _ in range(WARP // APART):
             if row < rows_left and chunk * V < columns_left:
                 numbers = load4(stage, int32(row * WIDE + chunk * V))
                 store4(partial, at + int64(row) * filters + chunk * V, numbers)
@@ -198,18 +199,18 @@ def correlate():
         columns: int32, share: int32, parts: int32,
     ):  # fmt: skip
         """One block: 128 taps and channels by 128 filters of one group of dw, added up over a share of the pixels; one
-        warp: 64 x 32 of these numbers, in registers; one thread brings four channels, and four filters, of two pixels
+        warp: 64 x 64 of these numbers, in registers; one thread brings four channels, and four filters, of four pixels
         for each 16. 48 KB of shared memory.
 
         Why it is faster: as `convolve_tensor`. Here a thread's tap and channels stay the same, and its pixel moves on
         by counting.
         """
         tiles = cuda.shared.array(0, float32, alignment=16)
-        acc, right = cuda.local.array(64, float32), cuda.local.array(8, uint32)
-        at_b, limit_b = cuda.local.array(2, int64), cuda.local.array(2, int32)
+        acc, right = cuda.local.array(SUMS, float32), cuda.local.array(16, uint32)
+        at_b, limit_b = cuda.local.array(CHUNKS, int64), cuda.local.array(CHUNKS, int32)
         digits = cuda.local.array(3, int32)
         warp = int32(cuda.threadIdx.x // 32)
-        row, col = int32(warp % 2 * WARP_ROWS), int32(warp // 2 * WARP_COLUMNS)
+        row, col = int32(warp % 2 * WARP), int32(warp // 2 * WARP)
         terms = int32(taps_h * taps_w * depth)  # rows of dw
         part = int32(cuda.blockIdx.y)
         down, across = split(cuda.blockIdx.x, blocks_across(filters, columns, BLOCK))
@@ -217,7 +218,7 @@ def correlate():
         first_col, columns_left, row0 = int32(group * columns + col0), int32(columns - col0), int32(down * BLOCK)
         begin = int32(part * share)
         count = int32(min(share, pixels - begin))  # of the part's pixels
-        for t in range(64):
+        for t in range(SUMS):
             acc[t] = float32(0)
         outer, p = own(0, False)
         set_digits(digits, int32(row0 + outer), depth, taps_w)
@@ -252,7 +253,7 @@ def correlate():
             multiply_step(tiles, int32(now + look_a), int32(now + look_b), 0, right, acc)
             multiply_step(tiles, int32(now + look_a), int32(now + look_b), 1, right, acc)
             free, now = now, next_pair(now)
-        for rows in range(0, BLOCK, WARP_ROWS):
+        for rows in range(0, BLOCK, WARP):
             cuda.syncthreads()
             if row == rows:
                 put(tiles, acc)

@@ -4,7 +4,7 @@
     shared     a block copies tiles into shared memory and computes 16 x 16 elements from there          simple.py
     registers  a thread computes 8 x 8 elements: from 16 numbers of shared memory, 64 multiply-adds      tiles.py
     vectors    the same with 16 bytes an access, and the next tiles on their way meanwhile               tiles.py
-    tensor     a warp computes 64 x 32 elements with instructions for whole matrices                     tensor_cores.py
+    tensor     a warp computes 64 x 64 elements with instructions for whole matrices                     tensor_cores.py
 
 product.py holds the launchers, epilogue.py what follows a product: bias and activation, and their gradients;
 fragments.py how the tensor cores are fed, which convolutions share.

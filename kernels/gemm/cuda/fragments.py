@@ -1,6 +1,6 @@
 """What the rungs on the tensor cores have in common: tiles in shared memory, and what a block's warps do with them.
 
-A block has 256 threads and computes 128 x 128 elements of C; a warp 64 x 32 of them.
+A block has 128 threads and computes 128 x 128 elements of C; a warp 64 x 64 of them.
 
 A tile is 8 KB of an operand: 128 of A's rows, or of B's columns, with 32 terms of each (16 of TF32). It lies in shared
 memory as in the operand's own memory, the terms along its rows or down its columns, in chunks of 16 bytes. These are
@@ -26,21 +26,24 @@ from ...ptx import (
     load,
     mma_bf16,
     mma_tf32,
-    store,
+    store2,
     to_tf32,
 )
 from .tiles import NEVER
 
-THREADS = 256
+THREADS = 128
 BLOCK = 128  # rows and columns of C that a block computes
 STAGES = 3  # pairs of tiles: one is multiplied while the next two are on their way
 AHEAD = STAGES - 1
 UNDER_WAY = STAGES - 2
 SHARED_BYTES = STAGES * 2 * 8192
-# A warp computes 64 x 32 elements of C: 4 x 4 of the instruction's 16 x 8.
-WARP_ROWS, WARP_COLUMNS = 64, 32
-# Rows of results in shared memory, longer by 16 bytes: neighbouring ones start in other banks.
-WIDE = BLOCK + 4
+CHUNKS = 8192 // 16 // THREADS  # of a tile, that a thread brings
+# A warp computes 64 x 64 elements of C: 4 x 8 of the instruction's 16 x 8, with sums in 128 registers of each lane. It
+# reads 128 rows and columns of tiles for that; two warps with 64 x 32 each would read 192.
+WARP = 64
+SUMS = WARP * WARP // 32
+# Rows of results in shared memory, longer by 32 bytes: the pairs of four neighbouring ones lie in different banks.
+WIDE = BLOCK + 8
 
 
 def terms_of_tile(E):
@@ -141,7 +144,7 @@ def operations(E, a_along, b_along):
         """Where this thread's chunks of the first tile lie in memory, in the matrix that begins at `start` and from its
         row or column `first` on, of which there are `left`; and how many terms must be left for each to be in the
         matrix. Strides are whole chunks: it is in there or beyond."""
-        for f in range(2):
+        for f in range(CHUNKS):
             outer, p = own(f, along)
             at[f] = start + ((int64(first) + outer) * stride + p if along else p * stride + first + outer)
             limit[f] = p if outer < left else int32(NEVER)
@@ -149,7 +152,7 @@ def operations(E, a_along, b_along):
     @cuda.jit(device=True, forceinline=True)
     def bring(tiles, to, memory, at, limit, step, k_left, along):
         """Start to copy this thread's chunks of a tile, and go on to the next. Zeros for those beyond the matrix."""
-        for f in range(2):
+        for f in range(CHUNKS):
             outer, p = own(f, along)
             count = int32(16) if limit[f] < k_left else int32(0)
             copy_async(tiles, int32(to + place(outer, p, along)), memory, at[f], count)
@@ -158,26 +161,24 @@ def operations(E, a_along, b_along):
     @cuda.jit(device=True, forceinline=True)
     def multiply_step(tiles, at_a, at_b, step, right, acc):
         """acc += A's tile times B's, for the instruction's terms number `step`."""
-        for j in range(2):
+        for j in range(4):
             x = fragment(tiles, at_b, j, step, b_along, True)
             right[4 * j], right[4 * j + 1], right[4 * j + 2], right[4 * j + 3] = x[0], x[1], x[2], x[3]
         for i in range(4):
             left = fragment(tiles, at_a, i, step, a_along, False)
-            for j in range(4):
-                t = 16 * i + 4 * j
+            for j in range(8):
+                t = 32 * i + 4 * j
                 x = mma(left, (right[2 * j], right[2 * j + 1]), (acc[t], acc[t + 1], acc[t + 2], acc[t + 3]))
                 acc[t], acc[t + 1], acc[t + 2], acc[t + 3] = x[0], x[1], x[2], x[3]
 
     @cuda.jit(device=True, forceinline=True)
     def put(stage, acc):
         """A warp's results into 64 rows of shared memory. Lane l has the pair l % 4 of rows l // 4 and l // 4 + 8."""
-        lane, col0 = cuda.threadIdx.x % 32, cuda.threadIdx.x // 64 * WARP_COLUMNS
+        lane, col0 = cuda.threadIdx.x % 32, cuda.threadIdx.x // 64 * WARP
         for i in range(4):
-            for j in range(4):
-                at, t = int32((16 * i + lane // 4) * WIDE + col0 + 8 * j + lane % 4 * 2), 16 * i + 4 * j
-                store(stage, at, acc[t])
-                store(stage, at + 1, acc[t + 1])
-                store(stage, at + 8 * WIDE, acc[t + 2])
-                store(stage, at + 8 * WIDE + 1, acc[t + 3])
+            for j in range(8):
+                at, t = int32((16 * i + lane // 4) * WIDE + col0 + 8 * j + lane % 4 * 2), 32 * i + 4 * j
+                store2(stage, at, (acc[t], acc[t + 1]))
+                store2(stage, at + 8 * WIDE, (acc[t + 2], acc[t + 3]))
 
     return place, look, own, aim, bring, multiply_step, put

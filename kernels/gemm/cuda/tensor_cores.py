@@ -13,7 +13,7 @@ from numba import cuda, float32, int32, int64, uint16, uint32
 from ...launch import kernel, pointer
 from ...ptx import copy_async_commit, copy_async_wait, from_bf16, load, load4, store, store4, to_bf16
 from .epilogue import finish
-from .fragments import AHEAD, BLOCK, THREADS, UNDER_WAY, WARP_COLUMNS, WARP_ROWS, WIDE, operations, terms_of_tile
+from .fragments import AHEAD, BLOCK, CHUNKS, SUMS, THREADS, UNDER_WAY, WARP, WIDE, operations, terms_of_tile
 from .tiles import terms_of, tile_of
 
 
@@ -68,7 +68,7 @@ def tensor(E, R, a_along, b_along):
     @cuda.jit(device=True, forceinline=True)
     def write(stage, c, start, row0, col0, m, n, activation, whole):
         """64 rows of shared memory to C, finished: 16 bytes at once where C's rows are whole ones."""
-        for chunk in range(int32(cuda.threadIdx.x), WARP_ROWS * chunks, THREADS):
+        for chunk in range(int32(cuda.threadIdx.x), WARP * chunks, THREADS):
             row, col = row0 + chunk // chunks, col0 + chunk % chunks * V
             if row < m and col < n:
                 at, to = int32(chunk // chunks * WIDE + chunk % chunks * V), start + int64(row) * n + col
@@ -83,7 +83,7 @@ def tensor(E, R, a_along, b_along):
         a: pointer(E), a_stride: int64, a_apart: int64, b: pointer(E), b_stride: int64, b_apart: int64, c: pointer(R),
         bias: pointer(E), m: int32, n: int32, k: int64, share: int32, has_bias: int32, activation: int32, whole: int32,
     ):  # fmt: skip
-        """One block: 128 x 128 elements of C; one warp: 64 x 32 of them, in registers. 48 KB of shared memory: three
+        """One block: 128 x 128 elements of C; one warp: 64 x 64 of them, in registers. 48 KB of shared memory: three
         pairs of tiles, and in the end half of the results at a time. A launch computes a stack of products (tiles.py).
 
         Why it is faster: an instruction does 2048 multiply-adds (1024 of TF32) where a warp's ordinary one does 32; and
@@ -91,20 +91,20 @@ def tensor(E, R, a_along, b_along):
         """
         tiles = cuda.shared.array(0, E, alignment=16)
         stage = cuda.shared.array(0, float32, alignment=16)  # the same memory
-        acc, right = cuda.local.array(64, float32), cuda.local.array(8, uint32)
-        at_a, at_b = cuda.local.array(2, int64), cuda.local.array(2, int64)
-        limit_a, limit_b = cuda.local.array(2, int32), cuda.local.array(2, int32)
+        acc, right = cuda.local.array(SUMS, float32), cuda.local.array(16, uint32)
+        at_a, at_b = cuda.local.array(CHUNKS, int64), cuda.local.array(CHUNKS, int64)
+        limit_a, limit_b = cuda.local.array(CHUNKS, int32), cuda.local.array(CHUNKS, int32)
         warp, lane = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32
-        row, col = int32(warp % 2 * WARP_ROWS), int32(warp // 2 * WARP_COLUMNS)
+        row, col = int32(warp % 2 * WARP), int32(warp // 2 * WARP)
         row0, col0 = tile_of(cuda.blockIdx.x, n, BLOCK, BLOCK)
         number = int64(cuda.blockIdx.y)
         mine = terms_of(number, k, share)
-        for t in range(16):
+        for t in range(32):
             start, at = float32(0), col0 + col + t // 4 * 8 + lane % 4 * 2 + t % 2
             if has_bias and at < n:
                 start = widen(load(bias, at))
             for i in range(4):
-                acc[16 * i + t] = start
+                acc[32 * i + t] = start
         step_a = int64(terms) if a_along else terms * a_stride
         step_b = int64(terms) if b_along else terms * b_stride
         aim(number * a_apart, row0, int32(m - row0), a_stride, a_along, at_a, limit_a)
@@ -129,7 +129,7 @@ def tensor(E, R, a_along, b_along):
             multiply_step(tiles, at_now_a, at_now_b, 0, right, acc)
             multiply_step(tiles, at_now_a, at_now_b, 1, right, acc)
             free, now = now, int32(now + pair if now < AHEAD * pair else 0)
-        for rows in range(0, BLOCK, WARP_ROWS):
+        for rows in range(0, BLOCK, WARP):
             cuda.syncthreads()
             if row == rows:
                 put(stage, acc)
