@@ -7,6 +7,7 @@ A process of its own compiles, since Numba compiles for one processor a process.
 compiled for these arguments, and that is all: the processor may be another one. The outputs stay undefined.
 """
 
+import gc
 import inspect
 import json
 import os
@@ -117,6 +118,7 @@ def assembly(call: str, target: Target) -> dict[str, list[str]]:
 
 def _compile(call: str, triple: str) -> dict[str, list[str]]:
     """`assembly` in this process, which can never again run anything that Numba compiles."""
+    gc.disable()  # nearly all objects live until a kernel is compiled
     from llvmlite import binding
 
     binding.initialize_all_targets()
