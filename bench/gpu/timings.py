@@ -62,8 +62,12 @@ def cases(quick) -> dict[str, Callable]:
     for layer in CONVOLUTIONS[:3] if quick else CONVOLUTIONS:
         size, channels, filters, window, strides = layer
         name = f"conv2d {IMAGES}x{size}x{size}x{channels} -> {filters}, {window}x{window} / {strides}"
-        found |= {f"{name}, {way}": partial(convolution, layer, way) for way in DIRECTIONS}
-        found |= {f"{name}, {way}, TF32": partial(convolution, layer, way, variant="tensor") for way in DIRECTIONS}
+        found |= {f"{name}, {way}": partial(convolution, layer, way, None) for way in DIRECTIONS}
+        found |= {f"{name}, {way}, TF32": partial(convolution, layer, way, "tensor") for way in DIRECTIONS}
+        if (window, strides) == (3, 1):
+            found |= {
+                f"{name}, {way}, winograd": partial(convolution, layer, way, "winograd") for way in DIRECTIONS[:2]
+            }
     found |= {"max_pool2d": max_pool, "avg_pool2d": avg_pool, "relu": relu, "softmax": softmax}
     found |= {"softmax_cross_entropy": cross_entropy, "adam_update": adam}
     for sizes in LSTMS[:1] if quick else LSTMS:
@@ -112,7 +116,7 @@ def matmul_bf16(size, draw):
     return Timing(ours, lambda: peers.products(a, b), "bfloat16", tolerance=2.0**-7, **work)
 
 
-def convolution(layer, direction, draw, variant=None):
+def convolution(layer, direction, variant, draw):
     size, channels, filters, window, strides = layer
     edge = window // 2
     out = (size + 2 * edge - window) // strides + 1
@@ -128,9 +132,9 @@ def convolution(layer, direction, draw, variant=None):
         ours = lambda: kernels.conv2d_backward(dy, saved, needs)[which]  # noqa: E731
     work = {"flops": 2 * dy.size * window * window * channels, "bytes": x.nbytes + w.nbytes + dy.nbytes}
     calls, sizes = {variant or "default": ours}, (direction, x, w, dy, strides, edge)
-    if variant is None:
-        return Timing(calls, lambda: peers.convolution(*sizes), **work)
-    return Timing(calls, lambda: peers.convolution_in_tf32(*sizes), "TF32", tolerance=4e-3, **work)
+    if variant == "tensor":
+        return Timing(calls, lambda: peers.convolution_in_tf32(*sizes), "TF32", tolerance=4e-3, **work)
+    return Timing(calls, lambda: peers.convolution(*sizes), **work)
 
 
 def max_pool(draw):

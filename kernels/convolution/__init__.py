@@ -32,6 +32,7 @@ VARIANTS = {
         cuda={
             "direct": "cuda:conv2d_direct",
             "implicit": "cuda:conv2d_implicit",
+            "winograd": "cuda:conv2d_winograd",
             "tensor": "cuda:conv2d_tensor",
         },
         default={"cuda": "cuda:conv2d_default"},
@@ -96,10 +97,11 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
         groups = C is a depthwise convolution
     activation : act: None, "relu", "sigmoid" or "tanh"
     variant : a name in VARIANTS["conv2d"]["cpu"]: naive, im2col, direct, threaded, winograd (the default: threaded, but
-        3 x 3 windows without strides and groups by fewer multiplications where that pays); on a GPU direct,
-        implicit (the default where a pass makes at least 8 columns a group: F / groups, for dx C / groups), and tensor:
-        float32 alone, whose products the tensor cores make of numbers rounded to ten bits of mantissa (TF32) and add up
-        in float32. y, dx and dw are then off by up to 2^-10 of the sum of the products' absolute values
+        3 x 3 windows without strides and groups by fewer multiplications where that pays); on a GPU direct, implicit
+        (the default where a pass makes at least 8 columns a group: F / groups, for dx C / groups), winograd (y and dx
+        as on the CPU where that should pay, but not with dilation; else implicit), and tensor: float32 alone, whose
+        products the tensor cores make of numbers rounded to ten bits of mantissa (TF32) and add up in float32. y, dx
+        and dw are then off by up to 2^-10 of the sum of the products' absolute values
 
     Returns
     -------
@@ -138,8 +140,9 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
     activation or a bias a row for every 64 of it; w once more for dx; and for dw partial sums, at most 65,536 numbers
     (direct) or 4,194,304 (implicit, tensor). Where y or dx has so few blocks that processors would be idle, implicit
     and tensor cut its sums into parts, which are copies of it: at most 4,194,304 numbers, for dx in each phase of the
-    strides. tensor takes copies of the arrays of a pass whose channels or filters in a group are no multiple of 4,
-    these rounded up, and of those that do not start on 16 bytes.
+    strides. Where winograd goes its own way, it takes 36 numbers for each channel and filter instead, and 36 (C + F)
+    for each tile of as many images as make 24 MB of that, or of one. tensor takes copies of the arrays of a pass whose
+    channels or filters in a group are no multiple of 4, these rounded up, and of those that do not start on 16 bytes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Convolutions on a GPU beyond the generated contract: tensor cores, in TF32.
+"""Convolutions on a GPU beyond the generated contract: fewer multiplications, and tensor cores, in TF32.
 
 TF32 rounds both factors to eleven bits, the first one not kept: each is off by 2^-11 of itself at most, and a product
 by little more than 2^-10 of itself. So a sum is off by at most 2^-10 of the sum of the products' absolute values, and
@@ -8,7 +8,7 @@ that was found, and so does the reference.
 
 import numpy as np
 import pytest
-from harness import tolerance
+from harness import assert_close, tolerance
 from numba.core import config
 
 from handloom import kernels
@@ -21,6 +21,7 @@ if not config.ENABLE_CUDASIM:
     pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 tensor_cores = backend("handloom.kernels.convolution", "cuda").tensor_cores
+winograd = backend("handloom.kernels.convolution", "cuda").winograd
 product = backend("handloom.kernels.gemm", "cuda").product
 
 # (shape of x, of w, options, results): few tiles, since in the simulator each takes seconds.
@@ -76,6 +77,65 @@ def test_tensor_cores_follow_the_reference(case, monkeypatch):
                 assert_within(found, want, bound, length)
     for array, was in zip(given, before, strict=True):
         np.testing.assert_array_equal(array, was)
+
+
+@pytest.mark.parametrize(
+    "shape, filters, padding, activation, dtype",
+    [
+        ((2, 5, 6, 3), 5, "same", "relu", np.float32),
+        ((1, 3, 9, 4), 8, ((5, 0), (1, 7)), "tanh", np.float64),
+        ((3, 4, 8, 2), 1, ((2, 2), (2, 2)), None, np.float32),
+    ],
+    ids=["an-image-at-a-time", "zeros-wider-than-the-window", "few-filters"],
+)
+def test_fewer_multiplications_follow_the_reference(shape, filters, padding, activation, dtype, monkeypatch):
+    """Images below, at and above a tile."""
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    if activation == "relu":
+        monkeypatch.setattr(winograd, "GROUP_BYTES", 1)
+    rng = np.random.default_rng(2)
+    given = [rng.uniform(-1, 1, s).astype(dtype) for s in (shape, (3, 3, shape[3], filters), filters)]
+    options = {"padding": padding, "activation": activation}
+    y, saved = kernels.conv2d_forward(*map(simulated, given), **options, variant="winograd")
+    dy = rng.uniform(-1, 1, y.shape).astype(dtype)
+    dx, _, _ = kernels.conv2d_backward(simulated(dy), saved, (True, False, False))
+    given = [wide(array) for array in given]
+    expected = reference.conv2d(*given, **options), reference.conv2d_backward(wide(dy), *given, **options)[0]
+    for got, want in zip((y, dx), expected, strict=True):
+        assert isinstance(got, device_arrays.SimulatedArray)
+        assert_close(np.asarray(got), want, 9 * max(shape[3], filters), "winograd")
+
+
+def test_what_has_no_such_tiles_goes_another_way(monkeypatch):
+    taken = []
+    monkeypatch.setattr(winograd, "_convolve", lambda *args: taken.append(args))
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    x = simulated(np.ones((1, 5, 5, 2), np.float32))
+    for w_shape, options in (
+        ((3, 2, 2, 2), {}), ((3, 3, 2, 2), {"strides": 2}), ((3, 3, 2, 2), {"dilation": (1, 2)}),
+        ((3, 3, 1, 2), {"groups": 2}),
+    ):  # fmt: skip
+        kernels.conv2d(x, simulated(np.ones(w_shape, np.float32)), **options, variant="winograd")
+    assert not taken
+    kernels.conv2d(x, simulated(np.ones((3, 3, 2, 2), np.float32)), variant="winograd")
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    "sizes, pays",
+    [
+        ((32, 56, 56, 64, 64), True),
+        ((32, 28, 28, 128, 128), True),
+        ((32, 14, 14, 256, 256), True),
+        ((32, 7, 7, 512, 512), True),
+        ((2, 27, 30, 96, 100), True),  # the contract's case points-wide, and its dx
+        ((2, 27, 30, 100, 96), True),
+        ((1, 7, 7, 512, 512), False),  # the weights' own 36 numbers
+        ((32, 56, 56, 32, 32), False),  # the trips to the cache
+    ],
+)
+def test_where_fewer_multiplications_should_pay(sizes, pays):
+    assert winograd.pays(*sizes) == pays
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ pytestmark = [
 
 SIMULATED = [case for case in load_cases() if case.simulate]
 # Rungs whose sums are less exact than their dtype have tests of their own: test_gemm.py, test_convolution.py.
-ELSEWHERE = {("matmul", "tensor"), ("dense", "tensor"), ("conv2d", "tensor")}
+ELSEWHERE = {("matmul", "tensor"), ("dense", "tensor"), ("conv2d", "tensor"), ("conv2d", "winograd")}
 POINTS = [
     pytest.param(case, variant, dtype, id=f"{case}-{variant}-{dtype}")
     for case in SIMULATED

@@ -84,6 +84,14 @@ def test_convolutions():
     assert_costs(lambda: kernels.conv2d_backward(*results[0], (False, True, False)), {})
 
 
+def test_fewer_multiplications(monkeypatch):
+    """The transforms alone."""
+    winograd = backend("handloom.kernels.convolution", "cuda").winograd
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    monkeypatch.setattr(winograd.gemm_default, "stack", lambda v, u, m: m.fill(1))
+    assert_costs(lambda: kernels.conv2d(ones(1, 6, 10, 32), ones(3, 3, 32, 32), variant="winograd"), {})
+
+
 def test_lstm():
     """The bias of the product x W, once; and in the gradient the groups' sums, whose rows are then read without a
     conflict."""

@@ -2,11 +2,13 @@
 
     direct    a thread computes one number                                                         direct.py
     implicit  the product that im2col would lead to, in register tiles, without its matrix         implicit.py, tiles.py
+    winograd  windows of 3 x 3 with four times fewer multiplications, where that pays              winograd.py
     tensor    the same product on the tensor cores, in TF32                                        tensor_cores.py
 
 A rung does all passes: `forward`, `data_gradient`, `weight_gradient`, from two kernels, one that convolves and one that
-correlates (rung.py). The data gradient is a convolution of dz, or for strides above 1 several (window.py). Arrays are
-C-contiguous. `conv2d_max_pool2d` has its convolution and its pooling one after the other (pooled.py).
+correlates (rung.py); winograd has kernels of its own for y and dx. The data gradient is a convolution of dz, or for
+strides above 1 several (window.py). Arrays are C-contiguous. `conv2d_max_pool2d` has its convolution and its pooling
+one after the other (pooled.py).
 """
 
 from .direct import conv2d_direct
@@ -14,6 +16,7 @@ from .implicit import conv2d_implicit
 from .pooled import separate
 from .rung import Rung
 from .tensor_cores import conv2d_tensor
+from .winograd import conv2d_winograd
 
 __all__ = [
     "conv2d_default",
@@ -22,10 +25,11 @@ __all__ = [
     "conv2d_max_pool2d_separate",
     "conv2d_rule",
     "conv2d_tensor",
+    "conv2d_winograd",
 ]
 
 # A register tile pays for itself from this many columns of a group on; below, most of it would be unused. The tensor
-# cores' TF32 is for those who ask for it.
+# cores' TF32 is for those who ask for it, and so is winograd until a GPU has shown where it pays.
 FEW = 8
 
 

@@ -1,6 +1,6 @@
 """The kernels of convolution whose machine code is read."""
 
-from handloom.kernels.convolution.cuda import direct, implicit, tiles
+from handloom.kernels.convolution.cuda import direct, implicit, tiles, winograd
 
 
 def widest(T):
@@ -22,4 +22,7 @@ KERNELS = {
     "convolution-implicit-correlate-ragged": lambda T: implicit.correlate(T, *widest(T), False, False),
     "convolution-implicit-correlate-narrow": lambda T: implicit.correlate(T, *narrowest(T), True, True),
     "convolution-implicit-correlate-narrow-ragged": lambda T: implicit.correlate(T, *narrowest(T), False, False),
+    "convolution-winograd-weights": lambda T: winograd.weights(T),
+    "convolution-winograd-patches": lambda T: winograd.patches(T),
+    "convolution-winograd-products": lambda T: winograd.products(T),
 }

@@ -213,6 +213,8 @@ CASES = [
     conv("points", (2, 33, 34, 17), (3, 3, 17, 20), padding="same", activation="relu", variants=("winograd",)),
     conv("points-valid", (1, 40, 35, 33), (3, 3, 33, 40), variants=("winograd",)),
     conv("points-sided", (3, 28, 27, 32), (3, 3, 32, 24), bias=False, padding=((0, 2), (3, 1)), variants=("winograd",)),
+    # On a GPU too.
+    conv("points-wide", (2, 27, 30, 96), (3, 3, 96, 100), padding="same", variants=("winograd",)),
     conv("points-dilated", (2, 30, 33, 32), (3, 3, 32, 24), padding="same", dilation=(2, 1), variants=("winograd",)),
     conv("deep", (1, 6, 6, 200), (3, 3, 200, 96), padding="same", bias=False, variants=FAST),
     # One window; windows below, at and above a tile; an odd row, an odd column; blocks of windows, panels with a rest.
