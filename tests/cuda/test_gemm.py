@@ -143,9 +143,9 @@ def test_a_batch_is_one_launch(variant, dtype, a_shape, b_shape, monkeypatch):
 
 @pytest.mark.parametrize("variant", ["registers", "vectors"])
 def test_large_blocks_and_small_ones_give_the_same(variant, monkeypatch):
-    """Of 24 x 132 numbers, in blocks of 128 x 128 (128 x 64 of float64) and of a quarter."""
+    """Of 72 x 132 numbers, in blocks of 128 x 128 (128 x 64 of float64) and of a quarter."""
     for dtype in (F32, np.dtype(np.float64)):
-        a, b = drawn(dtype, (24, 12), (12, 132))
+        a, b = drawn(dtype, (72, 12), (12, 132))
         small = kernels.matmul(a, b, variant=variant)
         monkeypatch.setattr(product, "BLOCKS", 1)
         np.testing.assert_array_equal(kernels.matmul(a, b, variant=variant), small)
@@ -165,7 +165,8 @@ def test_more_matrices_than_a_launch_takes(monkeypatch):
 
 
 def test_how_products_are_cut():
-    """Large blocks where there are two for each processor of a large GPU; else small ones, and long sums in parts."""
+    """Large blocks where there are two for each processor of a large GPU, none of them half empty; else small ones, and
+    long sums in parts."""
     large, small = product.LARGE, product.SMALL
     for sizes, expected in {
         (4096, 4096, 4096): (large, 1, 4096),
@@ -180,7 +181,9 @@ def test_how_products_are_cut():
     }.items():
         assert product.cut_of(*sizes, float32) == expected
     assert product.cut_of(1536, 1536, 1536, float64) == (large, 1, 1536)
-    assert product.cut_of(128, 64, 4096, float32, 256) == (large, 1, 4096)
+    assert product.cut_of(65536, 64, 64, float32) == (small, 1, 64)
+    assert product.cut_of(65536, 192, 64, float32) == (large, 1, 64)
+    assert product.cut_of(128, 128, 4096, float32, 256) == (large, 1, 4096)
     assert product.cut_of(128, 64, 4096, float32, 2) == (small, 1, 4096)
 
 

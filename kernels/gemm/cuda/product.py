@@ -21,7 +21,8 @@ PLAIN, FOR_TENSOR_CORES = (float32, float64), (float32, uint16)
 # How the work is cut, by the sizes alone: sums are the same on every GPU.
 
 # Blocks that keep a large GPU busy: it has some 130 processors, of which each takes two large ones at once. A C of
-# fewer is computed in small blocks, and where these are fewer than twice as many, its sums are cut into parts.
+# fewer, or one that would leave them half empty, is computed in small blocks, and where these are fewer than twice as
+# many, its sums are cut into parts.
 BLOCKS = 256
 # A part has no less than so many terms, and a multiple of GRAIN: whole tiles of every rung.
 FEWEST, GRAIN = 128, 32
@@ -41,10 +42,9 @@ def tiles_of(m, n, rows, columns):
 
 def cut_of(m, n, k, T, count=1):
     """The Cut of `count` products of (M, K) and (K, N) that are launched together, in register tiles."""
-    large = count * tiles_of(m, n, *block_of(T, LARGE))
-    if large >= BLOCKS:
+    large, small = (count * tiles_of(m, n, *block_of(T, side)) for side in (LARGE, SMALL))
+    if large >= BLOCKS and 3 * large <= small:
         return Cut(LARGE, 1, k)
-    small = count * tiles_of(m, n, *block_of(T, SMALL))
     return Cut(SMALL, *((1, k) if count > 1 else shares(k, small, 2 * BLOCKS)))
 
 

@@ -40,7 +40,7 @@ def by_tiles(g, itemsize):
     return (
         x + taps * depth * g.groups * rounded(filters, vector),
         dz + taps * filters * g.groups * rounded(depth, vector),
-        x + min(16 * taps * depth * g.F, 1 << 19),
+        x + min(16 * taps * depth * g.F, 1 << 20),
     )
 
 
