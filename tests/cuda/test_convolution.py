@@ -106,6 +106,19 @@ def test_fewer_multiplications_follow_the_reference(shape, filters, padding, act
         assert_close(np.asarray(got), want, 9 * max(shape[3], filters), "winograd")
 
 
+def test_fewer_multiplications_round_as_the_contract_states(monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    rng = np.random.default_rng(8)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 8, 8, 8), (3, 3, 8, 9)))
+    y = np.asarray(kernels.conv2d(simulated(x), simulated(w), padding="same", variant="winograd"))
+    exact, sums = (reference.conv2d(f(wide(x)), f(wide(w)), padding="same") for f in (np.positive, np.abs))
+    tiles = sums.reshape(1, 2, 4, 2, 4, 9)
+    largest = np.broadcast_to(tiles.max(axis=(2, 4), keepdims=True), tiles.shape).reshape(y.shape)
+    eps = np.finfo(np.float32).eps
+    assert (abs(y - exact) <= 32 * eps * largest).all()
+    assert abs(y - exact).max() > 2 * eps * sums.min(), "is this still the way with fewer multiplications?"
+
+
 def test_what_has_no_such_tiles_goes_another_way(monkeypatch):
     taken = []
     monkeypatch.setattr(winograd, "_convolve", lambda *args: taken.append(args))

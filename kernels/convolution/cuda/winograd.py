@@ -8,13 +8,15 @@ A 4 x 4 tile of y is a polynomial product in two dimensions; ../cpu/winograd.py 
                            in one launch (gemm/cuda/tiles.py)
     Y = Aᵀ M A      transform_products     a thread: 4 x 4 pixels of y, of one tile and one filter; bias and activation
 
-Neighbouring threads take neighbouring channels, or filters: every access of a warp is whole cache lines. The images go
-through the last three lines in groups, whose V and M stay in the second-level cache.
+Neighbouring threads take neighbouring channels, or filters: every access of a warp is whole cache lines, but for those
+of w where dx is computed, once a pass. The images go through the last three lines in groups, whose V and M stay in the
+second-level cache.
 
 Why it is faster: `implicit` keeps the multiply-add units busy, so only fewer multiplications are left to gain. `pays`
 weighs them against the trips to the cache.
 """
 
+import math
 from functools import cache, lru_cache
 
 from numba import cuda, int32, int64
@@ -112,11 +114,12 @@ def weights(T):
 
 
 @cuda.jit(device=True, forceinline=True)
-def tile_of(number, high, wide):
-    """(image, first row, first column) of a tile."""
-    rest, across = split(number, wide)
+def place_of(i, numbers, high, wide):
+    """(image, first row and column of its tile, channel or filter) of thread i, of which each tile has `numbers`."""
+    tile = int32(i // numbers)
+    rest, across = split(tile, wide)
     image, down = split(rest, high)
-    return image, int32(down * EDGE), int32(across * EDGE)
+    return image, int32(down * EDGE), int32(across * EDGE), int32(i - int64(tile) * numbers)
 
 
 @cache
@@ -148,9 +151,7 @@ def patches(T):
         i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
         point = int64(tiles) * channels
         if i < point:
-            tile = int32(i // channels)
-            c = int32(i - int64(tile) * channels)
-            image, h, w = tile_of(tile, high, wide)
+            image, h, w, c = place_of(i, channels, high, wide)
             h, w = h - before_h, w - before_w
             r0 = row(x, image, h, w, height, width, channels, c)
             r1 = row(x, image, h + 1, w, height, width, channels, c)
@@ -196,9 +197,7 @@ def products(T):
         i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
         point = int64(tiles) * filters
         if i < point:
-            tile = int32(i // filters)
-            f = int32(i - int64(tile) * filters)
-            image, h, w = tile_of(tile, high, wide)
+            image, h, w, f = place_of(i, filters, high, wide)
             start = T(0)
             if has_bias:
                 start = load(bias, f)
@@ -228,7 +227,7 @@ def _blocks(threads):
 def _convolve(x, w, b, y, before, across, deep, turned, activation):
     """y from x: images with `before` zeros above and to the left, and windows as `transform_weights` takes them."""
     (images, *source, depth), (_, *result, outputs) = x.shape, y.shape
-    T, xp, flat, floor = element_of(x), namespace(x), y.reshape(-1), 0.0 if activation == "relu" else -float("inf")
+    T, xp, floor = element_of(x), namespace(x), 0.0 if activation == "relu" else -math.inf
     u = xp.empty((POINTS, depth, outputs), x.dtype)
     weights(T)(_blocks(depth * outputs), w.reshape(-1), u.reshape(-1), depth, outputs, across, deep, turned)
     high, wide = (-(-size // EDGE) for size in result)
@@ -244,7 +243,7 @@ def _convolve(x, w, b, y, before, across, deep, turned, activation):
             outputs, high, wide, tiles, b is not None, floor,
         )  # fmt: skip
     if activation in ("sigmoid", "tanh"):
-        activate(T)(_blocks(y.size), flat, y.size, CODES[activation])
+        activate(T)(_blocks(y.size), y.reshape(-1), y.size, CODES[activation])
 
 
 @lru_cache(maxsize=512)
