@@ -39,6 +39,10 @@ class _Simulated:
     def ascontiguousarray(x, dtype=None):
         return np.ascontiguousarray(x, dtype).view(SimulatedArray)
 
+    @staticmethod
+    def concatenate(parts):
+        return np.concatenate(parts).view(SimulatedArray)
+
     may_share_memory = staticmethod(np.may_share_memory)
 
     @staticmethod

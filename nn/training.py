@@ -11,6 +11,7 @@ import operator
 import numpy as np
 
 from .. import kernels
+from ..kernels.arrays import namespace
 from ..kernels.recording import is_recording, on_host
 from . import losses, metrics, optimizers
 from .batches import Batches, as_array, check_input_shape, split
@@ -146,14 +147,14 @@ class Trainer:
         outputs = []
         with no_grad(), self._in_mode(False), ProgressBar(verbose, len(batches)) as bar:
             bar.epoch_begin()
-            for index, (x, _) in enumerate(on_device_of(self, batches)):
+            for index, (batch, _) in enumerate(on_device_of(self, batches)):
                 _tell(on_batch_begin, index)
-                outputs.append(self._output(x))
+                outputs.append(beside(self._output(batch), x))
                 bar.step(index, dict)
                 _tell(on_batch_end, index)
             bar.epoch_end({})
         _tell(on_end)
-        return np.concatenate(outputs)  # also of one batch, whose outputs may be a view of `x`
+        return namespace(x).concatenate(outputs)  # also of one batch, whose outputs may be a view of `x`
 
     def train_on_batch(self, x, y=None, *, return_dict=False):
         """One step. Returns loss and metrics of this batch, from before the step, in the form of `evaluate`."""

@@ -53,9 +53,11 @@ def _check(names, options) -> int:
 
     from . import contract
     from .parts import CONTRACT, MACHINE
-    from .report import Report
+    from .report import WIDTH, Report
 
     console = Console(markup=False, highlight=False)  # errors have brackets
+    if not console.is_terminal:
+        console.width = WIDTH
     report = Report(options.out, options.quick)
     arguments = ["--quick"] if options.quick else []
     found = []

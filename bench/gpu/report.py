@@ -1,11 +1,14 @@
 """The results: one JSON and the same as tables. There are none without the machine that they belong to."""
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
 STATUSES = ("ok", "refused", "wrong", "fault", "not run")
 BAD = ("wrong", "fault")
+WIDTH = 180  # of the tables, where no terminal says how wide it is
+SAVED_EVERY = 10  # seconds
 
 
 class Report:
@@ -14,9 +17,13 @@ class Report:
     def __init__(self, folder, quick):
         self.folder, self.quick = Path(folder), quick
         self.machine, self.rows, self.left_out = {}, [], []
+        self._saved = time.monotonic()
 
     def add(self, part, rows):
+        """Also saves every now and then: a machine that is lent may be taken away."""
         self.rows += [{"part": part, **row} for row in rows]
+        if time.monotonic() - self._saved > SAVED_EVERY:
+            self.save()
 
     def leave_out(self, part, why):
         """This part was not run, or not to its end."""
@@ -39,8 +46,9 @@ class Report:
         }
         self._write("gpu-check.json", lambda stream: stream.write(json.dumps(content, indent=1) + "\n"))
         self._write(
-            "gpu-check.txt", lambda stream: self.print(Console(file=stream, width=180, markup=False, highlight=False))
+            "gpu-check.txt", lambda stream: self.print(Console(file=stream, width=WIDTH, markup=False, highlight=False))
         )
+        self._saved = time.monotonic()
 
     def _write(self, name, write):
         temporary = self.folder / f"{name}.tmp"

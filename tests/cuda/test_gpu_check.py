@@ -92,6 +92,15 @@ def test_the_report_holds_everything_in_both_files(tmp_path):
     assert [row["name"] for row in report.bad()] == ["matmul-b"]
 
 
+def test_what_was_found_is_kept_while_more_is_looked_for(tmp_path, monkeypatch):
+    report = Report(tmp_path / "out", quick=True)
+    report.add("gemm", [worker.row("matmul-a", "ok", error=1e-7)])
+    assert not report.folder.exists()
+    monkeypatch.setattr("handloom.bench.gpu.report.SAVED_EVERY", -1)
+    report.add("gemm", [worker.row("matmul-b", "ok", error=1e-7)])
+    assert len(json.loads((report.folder / "gpu-check.json").read_text())["rows"]) == 2
+
+
 def test_what_is_no_part_and_no_folder_is_an_error(capsys, tmp_path):
     for argv, complaint in (
         (["--only", "wool"], "--only: 'wool' is no part: the parts are activation, convolution"),

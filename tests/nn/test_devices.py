@@ -11,7 +11,7 @@ from fake_gpu import Array, Device, Driver
 
 from handloom import nn
 from handloom.kernels.arrays import SimulatedArray, simulated
-from handloom.nn import Parameter, Tensor, devices
+from handloom.nn import Parameter, Tensor, devices, training
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -263,6 +263,16 @@ class TestLayers:
         x = np.ones((1, 2, 2), np.float32)
         x = layer(x)
         assert x.shape == (1, 4)
+
+    @pytest.mark.parametrize("given, kind", [(X, np.ndarray), (simulated(X), SimulatedArray)])
+    def test_predictions_are_the_kind_of_array_that_came(self, in_simulator, monkeypatch, given, kind):
+        """Also where batches travel ahead, as they do to a GPU, and arrive as arrays there."""
+        monkeypatch.setattr(training, "on_device_of", lambda model, batches: ((simulated(x), y) for x, y in batches))
+        model, parts, join = nn.Sequential([nn.Flatten(device="cuda")]), [], np.concatenate
+        monkeypatch.setattr(np, "concatenate", lambda arrays: parts.extend(arrays) or join(arrays))
+        outputs = model.predict(given, batch_size=1, verbose=0)
+        assert {type(array) for array in (*parts, outputs)} == {kind}
+        np.testing.assert_array_equal(outputs, X)
 
     def test_arrays_of_a_gpu_are_not_moved_unasked(self, two_gpus):
         text = (
