@@ -12,6 +12,7 @@ from contextlib import ContextDecorator, nullcontext
 
 import numpy as np
 
+from ..kernels import dispatch
 from ..kernels.arrays import SimulatedArray, simulated
 from . import gpu
 from .utils import did_you_mean
@@ -144,6 +145,12 @@ def to_host(array):
     if isinstance(array, SimulatedArray):
         return np.array(array)
     return array if device_of(array) == "cpu" else array.get()
+
+
+def explain_mixture(operation, a, b):
+    """Raises if one is a NumPy and the other a CuPy array, which CuPy refuses without saying so; numbers fit both."""
+    arrays = {"a": a, "b": b}
+    dispatch.device_of(operation, **{name: array for name, array in arrays.items() if hasattr(array, "__setitem__")})
 
 
 def place_input(layer, x, name="x"):

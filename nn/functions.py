@@ -13,6 +13,7 @@ import numpy as np
 from .. import kernels
 from ..kernels.arrays import namespace
 from ..kernels.recording import is_recording, refuse
+from .devices import explain_mixture
 from .tensor import Node, Tensor, _mode, made_by
 
 
@@ -135,7 +136,12 @@ def _borrowed(name, compute, *gradients):
     """
 
     def plain(*args, **options):
-        y = compute(*args, **options)[...]  # [...] because NumPy makes scalars of 0-d results
+        try:
+            y = compute(*args, **options)[...]  # [...] because NumPy makes scalars of 0-d results
+        except TypeError:
+            if len(gradients) == 2:
+                explain_mixture(name, *args)
+            raise
         _stay_out_of_recordings(name, y, args[0])
         return y
 

@@ -11,14 +11,14 @@ holds it. `backward()` takes it apart as it goes: each node drops what it saved 
 
 from __future__ import annotations
 
+import operator
 import threading
 from bisect import insort
 from contextlib import ContextDecorator
-from operator import attrgetter
 
 import numpy as np
 
-from .devices import beside, check_device, default_device, device_of, place, to_host
+from .devices import beside, check_device, default_device, device_of, explain_mixture, place, to_host
 
 
 class _Mode(threading.local):
@@ -207,7 +207,7 @@ class Tensor:
             grad = self.data.copy()
             grad.fill(1)
         else:
-            grad = grad.data if isinstance(grad, Tensor) else beside(grad, self.data).astype(self.dtype, copy=False)
+            grad = beside(_data_of(grad), self.data).astype(self.dtype, copy=False)
             if grad.shape != self.shape:
                 raise ValueError(f"backward: grad is {grad.shape} and the tensor {self.shape}: they must be equal")
         if self._node is None:
@@ -218,22 +218,22 @@ class Tensor:
     # Comparisons give arrays of booleans: they have no gradient.
 
     def __lt__(self, other):
-        return self.data < _data_of(other)
+        return _compared(operator.lt, self, other)
 
     def __le__(self, other):
-        return self.data <= _data_of(other)
+        return _compared(operator.le, self, other)
 
     def __gt__(self, other):
-        return self.data > _data_of(other)
+        return _compared(operator.gt, self, other)
 
     def __ge__(self, other):
-        return self.data >= _data_of(other)
+        return _compared(operator.ge, self, other)
 
     def __eq__(self, other):
-        return self.data == _data_of(other)
+        return _compared(operator.eq, self, other)
 
     def __ne__(self, other):
-        return self.data != _data_of(other)
+        return _compared(operator.ne, self, other)
 
     __hash__ = object.__hash__  # by identity, so that tensors can be keys
 
@@ -302,6 +302,15 @@ def _data_of(x):
     return x.data if isinstance(x, Tensor) else x
 
 
+def _compared(compare, a, b):
+    a, b = a.data, _data_of(b)
+    try:
+        return compare(a, b)
+    except TypeError:
+        explain_mixture(compare.__name__, a, b)
+        raise
+
+
 def _move_back(grad, origin, needs):
     return (place(grad, origin),)
 
@@ -347,7 +356,7 @@ def made_by(data, node, index=None):
     return tensor
 
 
-_depth = attrgetter("depth")
+_depth = operator.attrgetter("depth")
 
 
 def _walk(root, index, grad):

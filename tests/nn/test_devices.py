@@ -157,12 +157,31 @@ class TestTensors:
         with nn.no_grad():
             assert not x.to("cuda").requires_grad
 
+    def test_a_mixture_is_an_error_that_names_both(self, two_gpus):
+        there, text = (
+            Tensor(on("cuda")),
+            ": b is a NumPy array and a a CuPy array: move one, for example with nn.to_device",
+        )
+        for name, mix in {
+            "add": lambda: there + X,
+            "subtract": lambda: there - Tensor(X),
+            "multiply": lambda: there * np.array(2.0),
+            "lt": lambda: there < X,
+        }.items():
+            with pytest.raises(TypeError, match=f"^{name}{text}"):
+                mix()
+        with pytest.raises(TypeError, match="^divide: a is a NumPy array and b a CuPy array"):
+            X / there
+        with pytest.raises(TypeError, match="^Unsupported type <class 'str'>"):
+            there + "text"
+
     def test_a_gradient_is_brought_to_its_tensor(self, two_gpus):
         x = Tensor(on("cuda:0"), requires_grad=True)
         x.backward(X.astype(np.float64))
         assert x.grad.device.id == 0 and x.grad.dtype == np.float32
         x.backward(np.ones((2, 3)).tolist())
-        assert x.grad.get().tolist() == (X + 1).tolist()
+        x.backward(Tensor(np.ones((2, 3))))
+        assert x.grad.get().tolist() == (X + 2).tolist()
 
     def test_assign_crosses_devices(self, two_gpus):
         here, there = Parameter(np.zeros((2, 3), np.float32)), Parameter(on("cuda:1", np.zeros((2, 3), np.float32)))

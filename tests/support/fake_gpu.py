@@ -109,7 +109,9 @@ class Array:
         return Array(self._data[index], self.device.id)
 
     def __add__(self, other):
-        assert type(other) is Array and other.device.id == self.device.id == Device.current
+        if type(other) is not Array:
+            raise TypeError(f"Unsupported type {type(other)}")
+        assert other.device.id == self.device.id == Device.current
         return Array(self._data + other._data, self.device.id)
 
     def astype(self, dtype, copy=True):
