@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import operator
 import threading
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,12 +81,18 @@ class Steps:
             self._by_shape.clear()
             self._is_predictable = _is_predictable(model)
 
-    def take(self, model, x, y, eager):
-        """The loss of a step, as a number, with its metrics updated. Its gradients are for `update`."""
+    def take(self, model, x, y, eager, check_targets):
+        """The loss of a step, as a number, with its metrics updated. Its gradients are for `update`.
+
+        `check_targets(x, y_pred)` looks at shapes and dtype alone of what the model makes of x. It is called before the
+        step wherever they are known, because a recording must not read targets; otherwise `eager` calls it.
+        """
         if self._kind is GraphRecording:
             x, y = place_input(model, x), place_input(model, y, "y")
         shapes = x.shape, x.dtype, y.shape, y.dtype
         step = self._by_shape.get(shapes)
+        if step is not None and step is not _REFUSED:
+            check_targets(x, step.y_pred)
         if type(step) is _Step and step.verified:
             self._played = step
             return step.play(x, y)
@@ -101,9 +109,10 @@ class Steps:
     def _take_first(self, model, shapes, step, x, y, eager):
         """The first steps of a shape, which all go the eager way."""
         if step is None:
-            self._by_shape[shapes] = _SEEN
-            return float(eager(x, y)[0].data)
-        if step is _SEEN:
+            loss, y_pred = eager(x, y)
+            self._by_shape[shapes] = _Seen(SimpleNamespace(shape=y_pred.shape, dtype=y_pred.dtype))
+            return float(loss.data)
+        if type(step) is _Seen:
             self.look_at(model)  # the first step has bound its parameters
             while len(self._by_shape) > SHAPES:
                 del self._by_shape[next(iter(self._by_shape))]
@@ -119,6 +128,12 @@ class Steps:
         if not agrees:
             self._by_shape[shapes] = _REFUSED
         return value
+
+
+class _Seen(NamedTuple):
+    """A shape of batches of which one step was taken: `y_pred` has the shape and dtype of what the model made of it."""
+
+    y_pred: SimpleNamespace
 
 
 class _Step:

@@ -226,13 +226,17 @@ class Trainer:
         means = _Means(measures)
         bound = False
 
+        def check_targets(x, y_pred):
+            while unchecked:
+                self._check_targets(unchecked[0], x, y_pred)
+                unchecked.pop(0)
+
         def compute(x, y):
             """The eager step, all but the optimizer's: (loss, y_pred)."""
             nonlocal bound
             x, y = place_input(self, x), place_input(self, y, "y")
             y_pred = self(made_by(x, None))
-            while unchecked:
-                self._check_targets(unchecked.pop(0), x, y_pred)
+            check_targets(x, y_pred)
             loss = loss_function(y, y_pred)
             if not is_recording():  # else the loss is looked at when the step is over: a GPU has not yet computed it
                 check(float(loss.data), x, y)
@@ -256,7 +260,7 @@ class Trainer:
                     if on_begin:
                         _tell(on_begin, index)
                     if played:
-                        value = steps.take(self, x, y, compute)
+                        value = steps.take(self, x, y, compute, check_targets)
                         check(value, x, y)
                         means.add(value, len(x))
                         steps.update(optimizer)

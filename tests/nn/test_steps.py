@@ -204,6 +204,28 @@ def test_sparse_labels_are_played_back_and_still_checked():
         np.testing.assert_array_equal(weight, old)
 
 
+@pytest.mark.parametrize("fits", range(5))
+def test_all_targets_are_checked_before_the_first_step(fits):
+    """Whether that is the first of its shape, recorded, compared, or played back."""
+    x, y = data(24, (9,), 4)
+    labels = y.argmax(-1)
+    model = build(dense, False, loss="sparse_categorical_crossentropy")
+    for index in range(fits):
+        model.fit(x + index, (labels + index) % 4, batch_size=24, verbose=0)
+    wrong = np.where(np.arange(24) == 20, 7, labels)
+    for data_of_fit, what in (
+        ({"y": wrong}, "fit"),
+        ({"y": labels, "validation_data": (x, wrong)}, r"fit\(validation_data\)"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^{what}: sparse_categorical_crossentropy: y\[20\] in batch 1 of 1 is 7"
+        ):
+            model.fit(x, **data_of_fit, batch_size=24, verbose=0)
+    assert model.optimizer.iterations == fits
+    model.fit(x, labels, batch_size=24, verbose=0)
+    assert bool(played(model)) == (fits >= 3)
+
+
 def test_train_on_batch_is_played_back_too():
     x, y = data(64, (9,), 4)
     models, results = [], []
