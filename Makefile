@@ -4,6 +4,8 @@ PYTHON ?= python3
 OUT ?= demo-results
 # The build of torch does not matter to the tests; where the index offers the one for CPUs, it is the smallest.
 ORACLES ?= torch==2.13.0
+# The CuPy whose CUDA the tests pretend. They know how it calls CUDA, which may change with its version.
+CUPY ?= cupy-cuda12x==14.2.0
 
 # Whether an interpreter has what CUDA kernels need, so that gpu-check has to install nothing.
 HAS_CUDA := import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("cupy", "numba", "numba_cuda", "rich"))))
@@ -17,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-che
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracles test-cuda bench tables gpu-check clean
+.PHONY: help demo test test-oracles test-cuda test-cupy bench tables gpu-check clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -36,6 +38,9 @@ test-oracles: $(VENV)/.oracles ## the tests that compare with torch, which this 
 test-cuda: $(VENV)/.cuda ## the CUDA kernels without a GPU: in the simulator, and their machine code
 	NUMBA_ENABLE_CUDASIM=1 $(TWO_AT_A_TIME) tests/cuda
 	HANDLOOM_CUDA=1 $(TWO_AT_A_TIME) tests/cuda
+
+test-cupy: $(VENV)/.cupy ## CuPy itself without a GPU: arrays, launches, captured steps; this installs it
+	NUMBA_ENABLE_CUDASIM=1 HANDLOOM_CUPY=1 $(TWO_AT_A_TIME) tests/cuda/test_cupy.py
 
 bench: $(VENV)/.demo ## measure kernels and training steps on this machine
 	$(BIN)/handloom bench
@@ -81,6 +86,10 @@ $(VENV)/.oracles: $(VENV)/.test
 
 $(VENV)/.cuda: $(VENV)/.test
 	@$(PIP) --editable '.[test,toolkit]'
+	@touch $@
+
+$(VENV)/.cupy: $(VENV)/.test
+	@$(PIP) 'numba-cuda>=0.30' '$(CUPY)'
 	@touch $@
 
 $(VENV)/.gpu: pyproject.toml | $(VENV)/.made

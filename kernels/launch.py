@@ -14,7 +14,7 @@ Kernels take flat pointers and numbers, so that a launch unpacks no array descri
 - `compile_cubin(kernel, arch)` makes machine code without a GPU or a driver: for tests, and for machines whose toolkit
   cannot compile.
 - Launched on a GPU, its cubin is loaded through CuPy, on CuPy's current device and stream, without synchronising.
-  (Written against CuPy's sources, and not yet run on a GPU.)
+  (Tested with CuPy over a CUDA that is pretended, and not yet run on a GPU.)
 
 Cubins are kept beside the CPU's compiled kernels, one file for each kernel and architecture, in a folder named after a
 hash of the sources and the versions of the toolkit; constants that a kernel closes over and its options are in the

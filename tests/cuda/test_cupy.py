@@ -1,0 +1,145 @@
+"""CuPy itself, with a CUDA that is pretended: everything of a GPU's way through handloom but the GPU.
+
+Kernels run in the simulator, so these are tests of a run of their own, with CuPy installed: `make test-cupy`.
+"""
+
+import os
+
+import numpy as np
+import pytest
+from numba.core import config
+
+from handloom import kernels, nn
+from handloom.kernels import launch
+from handloom.nn import gpu
+
+pytestmark = [
+    pytest.mark.skipif(not os.environ.get("HANDLOOM_CUPY"), reason="needs CuPy: make test-cupy runs these"),
+    pytest.mark.usefixtures("cupy"),
+]
+
+X = np.random.default_rng(3).standard_normal((5, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """CuPy on a machine with a GPU, as it seems to it and to handloom."""
+    assert config.ENABLE_CUDASIM, "kernels have to run somewhere: set NUMBA_ENABLE_CUDASIM=1"
+    import pretended_cuda
+
+    cupy = pretended_cuda.import_cupy()
+    monkeypatch.setattr(launch, "SIMULATED", False)
+    monkeypatch.setattr(launch, "kept_cubin", pretended_cuda.cubin_of)
+    monkeypatch.setattr(gpu, "simulated", lambda: False)
+    monkeypatch.setattr(gpu, "find", lambda: gpu.Gpus(("pretended",), "12.9"))
+    yield cupy
+    assert not pretended_cuda.problems
+
+
+def dense():
+    return nn.Sequential([nn.Dense(8, activation="gelu", input_dim=6), nn.Dense(3)]), (6,)
+
+
+def cnn():
+    layers = [nn.Conv2D(2, 3, activation="relu", input_shape=(6, 6, 1)), nn.MaxPooling2D(2), nn.Flatten()]
+    return nn.Sequential([*layers, nn.Dropout(0.25), nn.Dense(3)]), (6, 6, 1)
+
+
+def lstm():
+    return nn.Sequential([nn.LSTM(4, input_shape=(2, 3)), nn.Dense(3)]), (2, 3)
+
+
+def train(build, place, run_eagerly=False):
+    """(History, predictions, weights, how many shapes are played back) of six steps, on arrays that `place` makes."""
+    nn.set_random_seed(4)
+    model, shape = build()
+    rng = np.random.default_rng(5)
+    x, y = place(rng.standard_normal((7, *shape)).astype(np.float32)), place(rng.integers(0, 3, 7))
+    loss = nn.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"], run_eagerly=run_eagerly)
+    history = model.fit(x, y, batch_size=3, epochs=2, verbose=0, validation_data=(x[:2], y[:2])).history
+    played = sum(getattr(step, "verified", False) for step in model._steps._by_shape.values())
+    return history, model.predict(x, batch_size=4, verbose=0), model.get_weights(), played
+
+
+@pytest.mark.parametrize("build", [dense, cnn, lstm])
+def test_training_gives_what_it_gives_on_the_cpu(build):
+    """From the host's memory, over page-locked memory; its steps are captured and played back."""
+    with nn.device("cuda"):
+        history, predicted, weights, played = train(build, np.asarray)
+    expected, predicted_there, weights_there, _ = train(build, np.asarray)
+    assert played == 1
+    assert type(predicted) is np.ndarray
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(predicted, predicted_there, rtol=1e-3, atol=1e-4)
+    for ours, theirs in zip(weights, weights_there, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_graphs_give_the_bits_of_eager_steps(cupy):
+    """From the GPU's memory, in another order each epoch."""
+    with nn.device("cuda"):
+        graphs, eager = (train(dense, cupy.asarray, run_eagerly) for run_eagerly in (False, True))
+    assert (graphs[3], eager[3]) == (1, 0)
+    assert graphs[0] == eager[0]
+    assert type(graphs[1]) is cupy.ndarray
+    assert graphs[1].get().tobytes() == eager[1].get().tobytes()
+    for ours, theirs in zip(graphs[2], eager[2], strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_a_loop_and_a_loss_of_ones_own(cupy):
+    weights = []
+    for device in ("cuda", "cpu"):
+        nn.set_random_seed(1)
+        layer = nn.Dense(3, input_dim=6, device=device)
+        x, y = (nn.to_device(array, device) for array in (X, X[:, :3]))
+        optimizer = nn.SGD(0.1, momentum=0.9, clipnorm=1.0)
+        for _ in range(3):
+            loss = (abs(layer(x) - y) + (layer(x)[:, 1:] ** 2).sum(axis=-1, keepdims=True) / 2).mean()
+            loss.backward()
+            optimizer.bind(layer.trainable_weights)
+            optimizer.step()
+            optimizer.zero_grad()
+        weights.append(layer.get_weights())
+    assert type(loss.data) is np.ndarray
+    for there, here in zip(*weights, strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_on_plain_arrays(cupy):
+    """Of any layout, on CuPy's current stream; with more shared memory than a launch has unasked."""
+    x = cupy.asarray(X)
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        found = kernels.softmax(x.T), kernels.matmul(x[1:], x[:, ::-1].T, variant="tensor"), kernels.relu(x[:0])
+        stream.synchronize()
+    assert {type(y) for y in found} == {cupy.ndarray}
+    np.testing.assert_allclose(found[0].get(), kernels.softmax(np.ascontiguousarray(X.T)), rtol=1e-6)
+    np.testing.assert_allclose(found[1].get(), X[1:] @ X[:, ::-1].T, atol=2.0**-9 * 10)
+    assert found[2].shape == (0, 6)
+
+
+def test_errors_name_what_they_are_about(cupy):
+    x = cupy.asarray(X)
+    with pytest.raises(TypeError, match="^matmul: b is a NumPy array and a a CuPy array: move one"):
+        kernels.matmul(x, X)
+    with pytest.raises(TypeError, match="^add: b is a NumPy array and a a CuPy array: move one"):
+        nn.Tensor(x) + X
+    with pytest.raises(TypeError, match="^matmul: a is float32 and b is float64"):
+        kernels.matmul(x, x.astype(cupy.float64))
+    labels = cupy.asarray([0, 1, 2, 9, 0])
+    model = nn.Sequential([nn.Dense(3, activation="softmax")], device="cuda")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"^fit: .* y\[3\] in batch 2 of 3 is 9: labels must be"):
+        model.fit(x, labels, batch_size=2, shuffle=False, verbose=0)
+
+
+def test_out_of_memory_names_the_layer_and_the_bytes(cupy, monkeypatch):
+    layer = nn.Dense(300, device="cuda", name="wide")
+    layer(X)
+    monkeypatch.setattr("pretended_cuda.MEMORY", 1 << 20)
+    with pytest.raises(MemoryError, match="allocating 2,400,256 bytes") as error:
+        layer(np.zeros((2000, 6), np.float32))
+    assert error.value.__notes__ == ["in layer 'wide' (Dense), called on shape (None, 6)"]
+    assert layer(X).shape == (5, 300)
