@@ -54,18 +54,21 @@ def namespace(x):
     """The module that makes arrays like `x`."""
     if type(x) is np.ndarray:
         return np
-    if isinstance(x, SimulatedArray):
-        return _Simulated
-    if isinstance(x, np.ndarray):  # a subclass, such as np.memmap
-        return np
+    if isinstance(x, np.ndarray):  # or a subclass that is NumPy's, such as np.memmap
+        return _Simulated if isinstance(x, SimulatedArray) else np
     import cupy
 
     return cupy
 
 
+def is_contiguous(x) -> bool:
+    """Whether x is in C order. CuPy makes an object for `flags`, at five times the price of what it looks at."""
+    return x.flags.c_contiguous if isinstance(x, np.ndarray) else x._c_contiguous
+
+
 def contiguous(x, dtype=None):
     """x in C order and that dtype: itself where it is so, else a copy, which a replay makes again (recording.py)."""
-    if x.flags.c_contiguous and (dtype is None or x.dtype == dtype):
+    if is_contiguous(x) and (dtype is None or x.dtype == dtype):
         return x
     return copy_of(x, dtype)
 

@@ -21,17 +21,25 @@ def device_of(op: str, **arrays) -> str:
     return "cpu"
 
 
+_devices = {}  # by type, as they come
+
+
 def _device_of_others(op, arrays):
-    seen = {}
+    device = None
     for name, array in arrays.items():
         if array is not None:
-            seen.setdefault(_device_of_type(op, name, array), name)
-    if len(seen) == 2:
-        raise TypeError(
-            f"{op}: {seen['cpu']} is a NumPy array and {seen['cuda']} a CuPy array: "
-            f'move one, for example with nn.to_device({seen["cuda"]}, "cpu")'
-        )
-    return next(iter(seen))
+            own = _devices.get(type(array))
+            if own is None:
+                own = _devices[type(array)] = _device_of_type(op, name, array)
+            if device is None:
+                device, first = own, name
+            elif own != device:
+                here, there = (first, name) if device == "cpu" else (name, first)
+                raise TypeError(
+                    f"{op}: {here} is a NumPy array and {there} a CuPy array: "
+                    f'move one, for example with nn.to_device({there}, "cpu")'
+                )
+    return device
 
 
 def _device_of_type(op: str, name: str, array) -> str:

@@ -306,10 +306,10 @@ def dropout_kernel(T, width):
 def dropout(x, rate, key, step=None):
     """A `step` of its own, an array of one, goes before that in the key: a replay reads what then stands there."""
     xp = namespace(x)
-    y, flat = xp.empty(x.shape, x.dtype), xp.ascontiguousarray(x).reshape(-1)
+    y, x = xp.empty(x.shape, x.dtype), xp.ascontiguousarray(x)
     known = step is None
     steps = xp.empty((1,), np.int64) if known else step
     threshold, scale = math.ceil(rate * 2**24), 1 / (1 - rate)
-    drop = dropout_kernel(element_of(x), width_of(flat))
-    drop(_grid(-(-x.size // 4)), flat, y.reshape(-1), x.size, threshold, scale, steps, known, *key)
+    drop = dropout_kernel(element_of(x), width_of(x))
+    drop(_grid(-(-x.size // 4)), x, y, x.size, threshold, scale, steps, known, *key)
     return y

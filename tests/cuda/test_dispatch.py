@@ -39,8 +39,8 @@ def test_products_on_a_gpu(a, b, expected, monkeypatch):
     """The launcher takes what the rule says."""
     a, b, taken = np.ones(a, np.float32), np.ones(b, np.float32), []
     product = dispatch.backend("handloom.kernels.gemm", "cuda").product
-    for name in ("vectors", "registers", "tensor"):
-        monkeypatch.setattr(product, f"gemm_{name}", lambda *args, name=name: taken.append(name))
+    for way, name in (("_multiply", "vectors"), ("gemm", "registers"), ("gemm", "tensor")):
+        monkeypatch.setattr(product, f"{way}_{name}", lambda *args, name=name: taken.append(name))
     variant, why = kernels.VARIANTS["dense"].chosen("cuda", None, a, b)
     product.gemm_default(a.reshape(-1, a.shape[-1]) if a.ndim > 2 else a, b, np.empty((3, b.shape[1]), np.float32))
     assert taken == [variant] == [expected]

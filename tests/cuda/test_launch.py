@@ -1,6 +1,8 @@
 """What a launch asks of CuPy and what a captured step is made of: with a CuPy that is not there (fake_cuda.py)."""
 
+import struct
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import fake_cuda
 import numpy as np
@@ -39,12 +41,23 @@ def make():
 class TestLaunch:
     def test_arrays_go_as_they_are_and_numbers_in_their_type(self, cupy, make):
         x = ones((3, 4))
-        make()((7,), x, np.int64(3), True, 2, shared=96)
+        make()((7, 2), x, np.int64(-3), True, 2, shared=96)
         ((grid, block, args, shared),) = Function.launches
-        assert (grid, block, shared) == ((7,), (256,), 96)
-        assert args[0] is x
-        assert [arg.value for arg in args[1:3]] == [3, 1]
-        assert type(args[3]) is np.float32 and args[3] == 2
+        assert (grid, block, shared) == ((7, 2, 1), (256, 1, 1), 96)
+        assert struct.unpack("<Qi4xqf4x", args) == (x.data.ptr, -3, 1, 2.0)
+
+    def test_floats_are_rounded_to_their_type(self, cupy, make):
+        for factor in (0.1, np.float64(0.1), 3e-39, -np.inf, np.nan):
+            make()((1,), ones(), 1, 1, factor)
+            np.testing.assert_array_equal(np.frombuffer(Function.launches[-1][2], np.float32)[6], np.float32(factor))
+
+    def test_threads_pack_for_themselves(self, cupy, make):
+        scale, x = make(), ones()
+        scale((1,), x, 1, 1, 1.0)
+        with ThreadPoolExecutor(1) as pool:
+            there = pool.submit(lambda: (scale((1,), x, 2, 1, 1.0), launch._here.packing)[1]).result()
+        assert there[1] != launch._here.packing[1]
+        assert launch._here.packing[0].raw[8:12] == b"\1\0\0\0"
 
     def test_no_block_is_no_launch(self, cupy, make):
         make()((0,), ones(), 1, 1, 1.0)
@@ -75,7 +88,7 @@ class TestLaunch:
 
         x = ones(dtype=ml_dtypes.bfloat16)
         halves((1,), x)
-        assert Function.launches[0][2] == [x]
+        assert Function.launches[0][2][:8] == x.data.ptr.to_bytes(8, "little")
 
 
 @outside
@@ -98,7 +111,9 @@ class TestFaults:
             ((ones(gpu=1), 1, 1, 1.0), ValueError, "x is on GPU 1 and CuPy's current GPU is 0: .*cupy.cuda.Device.1."),
             ((ones(), 2**31, 1, 1.0), ValueError, "n is 2147483648: must be a number that int32 can hold"),
             ((ones(), "3", 1, 1.0), TypeError, "n is '3': must be a number that int32 can hold"),
+            ((ones(), 1, 1, 1e39), ValueError, "factor is 1e[+]39: must be a number that float32 can hold"),
             ((ones(), 1, 1, "much"), ValueError, "factor is 'much': must be a number that float32 can hold"),
+            ((ones(), 1.5, 1, 1.0), TypeError, "n is 1.5: must be a number that int32 can hold"),
             ((ones(), 1, 1), TypeError, "got 3 arguments: must be x, n, size, factor"),
         ],
     )
@@ -406,7 +421,7 @@ def test_what_is_asked_of_cupy_is_there():
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     driver = cupy.cuda.driver
     assert driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES == 8 and callable(driver.funcSetAttribute)
-    assert cupy.cuda.function.CIntptr(-3) and hasattr(cupy.cuda.function.Function, "ptr")
+    assert callable(driver.launchKernel) and hasattr(cupy.cuda.function.Function, "ptr")
     assert {"begin_capture", "end_capture"} <= set(dir(cupy.cuda.Stream)) and hasattr(cupy.cuda.graph.Graph, "launch")
     assert callable(cupy.cuda.Memory) and callable(cupy.cuda.MemoryPointer) and callable(cupy.cuda.using_allocator)
     assert callable(cupy.cuda.get_current_stream)

@@ -3,6 +3,7 @@
 What the real one does is not tested with it, only what handloom asks of it.
 """
 
+import ctypes
 import sys
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -27,27 +28,29 @@ class Array:
 
     def __init__(self, data, gpu=0):
         self._data = data
-        self.data = SimpleNamespace(device_id=gpu)
+        self.data = SimpleNamespace(device_id=gpu, ptr=data.ctypes.data)
         self.dtype, self.shape, self.strides, self.flags = data.dtype, data.shape, data.strides, data.flags
         self._c_contiguous = data.flags.c_contiguous
 
 
-class CIntptr:
-    def __init__(self, value):
-        self.value = int(value)
-
-
 class Function:
-    """A kernel in a module: `launches` lists (grid, block, arguments, shared) of all, `error` is raised instead."""
+    """A kernel in a module: `launches` lists (grid, block, arguments, shared) of all, `error` is raised instead.
+
+    Arguments are the first bytes at the addresses that the driver was given, eight each.
+    """
 
     launches, allowed, error = [], [], None
 
-    ptr = 77
+    ptr, parameters = 77, 4
 
-    def __call__(self, grid, block, args, shared):
+    @staticmethod
+    def launch(function, x, y, z, block_x, block_y, block_z, shared, stream, addresses, extra):
+        assert (function, stream, extra) == (Function.ptr, Stream.current.ptr, 0)
         if Function.error is not None:
             raise Function.error
-        Function.launches.append((grid, block, args, shared))
+        words = (ctypes.c_size_t * Function.parameters).from_address(addresses)
+        args = b"".join(ctypes.string_at(address, 8) for address in words)
+        Function.launches.append(((x, y, z), (block_x, block_y, block_z), args, shared))
 
 
 class Module:
@@ -75,6 +78,7 @@ class Stream:
 
     gpu = 0
     current = None
+    ptr = 5
 
     def __init__(self, non_blocking=False):
         self.operations, self.fault, self._before = None, None, []
@@ -166,10 +170,12 @@ def install(monkeypatch):
         Stream=Stream,
         get_current_stream=lambda: Stream.current,
         using_allocator=using_allocator,
-        runtime=SimpleNamespace(getDevice=lambda: Stream.gpu),
-        function=SimpleNamespace(CIntptr=CIntptr, Module=Module),
+        runtime=SimpleNamespace(getDevice=lambda: Stream.gpu, memGetInfo=lambda: (1, 1)),
+        function=SimpleNamespace(Module=Module),
         driver=SimpleNamespace(
-            funcSetAttribute=function_set_attribute, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8
+            funcSetAttribute=function_set_attribute,
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+            launchKernel=Function.launch,
         ),
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)

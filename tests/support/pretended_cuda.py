@@ -13,10 +13,8 @@ import ctypes
 import glob
 import inspect
 import mmap
-import os
 import re
 import struct
-import sys
 import time
 import traceback
 from functools import cache
@@ -25,7 +23,6 @@ from itertools import count
 from math import prod
 
 import numpy as np
-from numba import cuda
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 Int, Word = ctypes.c_int, ctypes.c_size_t  # Word: addresses, sizes and handles
@@ -424,12 +421,9 @@ def _ours(kernel, grid, block, shared, arguments):
 
     def run():
         args = [FakeCUDAArray(array_at(int(a), pointers[i])) if i in pointers else a for i, a in enumerate(given)]
-        _simulated(kernel.function)[grid, block, 0, shared](*args)
+        kernel.simulated[grid, block, 0, shared](*args)
 
     return run
-
-
-_simulated = cache(cuda.jit)
 
 
 def _theirs(source, name, arguments):
@@ -482,12 +476,12 @@ def _not_pretended(name):
     return ctypes.CFUNCTYPE(Int)(called)
 
 
+@cache
 def import_cupy():
     """CuPy, which takes this machine for one with a GPU from now on, until the process ends."""
-    if "cupy" in sys.modules:
-        return sys.modules["cupy"]
-    os.environ["CUPY_ACCELERATORS"] = ""  # its plain reductions, which _theirs can read
-    os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
+    import cupy
+    from cupy.cuda import compiler, function
+
     (folder,) = find_spec("cupy_backends").submodule_search_locations
     (file,) = glob.glob(f"{folder}/cuda/api/runtime.*.so")
     _divert(file)
@@ -497,16 +491,16 @@ def import_cupy():
         def __new__(cls, name=None, *args, **options):
             return _Driver() if name and "libcuda.so" in str(name) else super().__new__(cls)
 
-    ctypes.CDLL = Library  # CuPy opens the driver when it first needs it
-    import cupy
-    from cupy.cuda import compiler, function
-
     def compiled(source, *args, **options):
         module = function.Module()
         module.load(THEIRS + source.encode())
         return module
 
+    ctypes.CDLL = Library  # CuPy opens the driver when it first needs it
     compiler._compile_module_with_cache = compiled
+    # Its plain reductions, which _theirs can read, and none from libraries that bring a CUDA of their own.
+    cupy._core.set_reduction_accelerators([])
+    cupy._core.set_routine_accelerators([])
     return cupy
 
 

@@ -10,7 +10,7 @@ from functools import cache
 
 from numba import cuda, int64
 
-from ...arrays import flat
+from ...arrays import contiguous
 from ...launch import element_of, kernel, pointer
 from ...ptx import erfc, exp, expm1, log1p
 from ...ptx import tanh as hyperbolic_tangent
@@ -223,13 +223,13 @@ def elementwise(function, slope):
     """Launchers (x, y, parameter) and (dy, x or y, dx, parameter) for one of the functions above."""
 
     def launch_forward(x, y, parameter):
-        x, y = flat(x), flat(y)
+        x, y = contiguous(x), contiguous(y)
         width = width_of(x, y)
         blocks = -(-x.size // (THREADS * width))
         apply(function, element_of(x), width)((blocks,), x, y, x.size, parameter)
 
     def launch_backward(dy, kept, dx, parameter):
-        dy, kept, dx = flat(dy), flat(kept), flat(dx)
+        dy, kept, dx = contiguous(dy), contiguous(kept), contiguous(dx)
         width = width_of(dy, kept, dx)
         blocks = -(-dy.size // (THREADS * width))
         apply_slope(slope, element_of(dy), width)((blocks,), dy, kept, dx, dy.size, parameter)

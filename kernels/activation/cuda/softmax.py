@@ -16,7 +16,7 @@ from functools import cache
 
 from numba import cuda, int64
 
-from ...arrays import flat
+from ...arrays import contiguous
 from ...launch import element_of, kernel, pointer
 from ...ptx import exp, load, log, store
 from ...reductions import WARP, device, higher, warp_highest, warp_sum
@@ -282,7 +282,7 @@ def _by_threads(make, op):
         size, length = arrays[0].size, arrays[0].shape[-1]
         if size:
             rows = size // length
-            make(op, element_of(arrays[0]))((-(-rows // THREADS),), *map(flat, arrays), rows, length)
+            make(op, element_of(arrays[0]))((-(-rows // THREADS),), *map(contiguous, arrays), rows, length)
 
     return launch
 
@@ -291,7 +291,7 @@ def _by_warps(make, op):
     def launch(*arrays):
         size, length = arrays[0].size, arrays[0].shape[-1]
         if size:
-            arrays, rows, T = [*map(flat, arrays)], size // length, element_of(arrays[0])
+            arrays, rows, T = [*map(contiguous, arrays)], size // length, element_of(arrays[0])
             make(op, T, row_width(length, *arrays))((-(-rows // ROWS),), *arrays, rows, length)
 
     return launch

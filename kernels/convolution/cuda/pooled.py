@@ -12,8 +12,6 @@ def separate(conv2d):
     def forward(x, w, b, y, offsets, g, activation):
         full = namespace(x).empty((g.N, g.OH, g.OW, g.F), x.dtype)
         conv2d.forward(x, w, b, full, g, activation)
-        max_vectors.forward(
-            full.reshape(-1), y.reshape(-1), None if offsets is None else offsets.reshape(-1), windows_of(g)
-        )
+        max_vectors.forward(full, y, offsets, windows_of(g))
 
     return Rung(forward, conv2d.data_gradient, conv2d.weight_gradient)

@@ -60,23 +60,22 @@ def make_rung(convolve, correlate, cut, parts_of):
     """
 
     def forward(x, w, b, y, g, activation):
-        window, T, flat = forward_window(g), element_of(x), y.reshape(-1)
-        x, w, b = x.reshape(-1), w.reshape(-1), None if b is None else b.reshape(-1)
+        window, T = forward_window(g), element_of(x)
         steps = g.OH * g.OW * g.F, g.OW * g.F, g.F
         parts, share = cut(window, T)
         if parts > 1:
             partial = namespace(y).empty((parts * y.size,), y.dtype)
             convolve(window, parts, x, w, w, partial, *steps, False, -math.inf, share, y.size)
-            add_up(partial, flat, b, activation)
+            add_up(partial, y, b, activation)
             return
         floor = 0.0 if activation == "relu" else -math.inf
-        convolve(window, 1, x, w, w if b is None else b, flat, *steps, b is not None, floor, share, 0)
+        convolve(window, 1, x, w, w if b is None else b, y, *steps, b is not None, floor, share, 0)
         if activation in ("sigmoid", "tanh"):
-            activate(T)((-(-y.size // 256),), flat, y.size, CODES[activation])
+            activate(T)((-(-y.size // 256),), y, y.size, CODES[activation])
 
     def data_gradient(dz, w, dx, g):
-        T, dz, w, flat = element_of(w), dz.reshape(-1), w.reshape(-1), dx.reshape(-1)
-        turned, used, (stride_h, stride_w) = namespace(w).empty(w.shape, w.dtype), 0, g.strides
+        T, flat = element_of(w), dx.reshape(-1)
+        turned, used, (stride_h, stride_w) = namespace(w).empty((w.size,), w.dtype), 0, g.strides
         windows = [(h, v, backward_window(g, h, v)) for h, v in phases(g)]
         # All phases, which have not equally many taps, in the same number of parts: these are added up as a whole.
         parts = max(cut(window, T)[0] for _, _, window in windows)
@@ -94,13 +93,13 @@ def make_rung(convolve, correlate, cut, parts_of):
             add_up(results, flat)
 
     def weight_gradient(x, dz, dw, g):
-        window, T, xp, flat = forward_window(g), element_of(x), namespace(x), dw.reshape(-1)
+        window, T = forward_window(g), element_of(x)
         wanted = max(parts_of(window, T), 1)
         share = -(-window.pixels // (wanted * GRAIN)) * GRAIN
         parts = -(-window.pixels // share)
-        partial = flat if parts == 1 else xp.empty((parts * dw.size,), dw.dtype)
-        correlate(window, x.reshape(-1), dz.reshape(-1), partial, share, parts)
+        partial = dw if parts == 1 else namespace(x).empty((parts * dw.size,), dw.dtype)
+        correlate(window, x, dz, partial, share, parts)
         if parts > 1:
-            add_up(partial, flat)
+            add_up(partial, dw)
 
     return Rung(forward, data_gradient, weight_gradient)

@@ -229,21 +229,21 @@ def _convolve(x, w, b, y, before, across, deep, turned, activation):
     (images, *source, depth), (_, *result, outputs) = x.shape, y.shape
     T, xp, floor = element_of(x), namespace(x), 0.0 if activation == "relu" else -math.inf
     u = xp.empty((POINTS, depth, outputs), x.dtype)
-    weights(T)(_blocks(depth * outputs), w.reshape(-1), u.reshape(-1), depth, outputs, across, deep, turned)
+    weights(T)(_blocks(depth * outputs), w, u, depth, outputs, across, deep, turned)
     high, wide = (-(-size // EDGE) for size in result)
     group = max(GROUP_BYTES // (POINTS * high * wide * (depth + outputs) * x.itemsize), 1)
     for first in range(0, images, group):
         some, target = x[first : first + group], y[first : first + group]
         tiles = len(some) * high * wide
         v, m = (xp.empty((POINTS, tiles, size), x.dtype) for size in (depth, outputs))
-        patches(T)(_blocks(tiles * depth), some.reshape(-1), v.reshape(-1), *source, depth, high, wide, *before, tiles)
+        patches(T)(_blocks(tiles * depth), some, v, *source, depth, high, wide, *before, tiles)
         gemm_default.stack(v, u, m)
         products(T)(
-            _blocks(tiles * outputs), m.reshape(-1), u.reshape(-1) if b is None else b, target.reshape(-1), *result,
+            _blocks(tiles * outputs), m, u if b is None else b, target, *result,
             outputs, high, wide, tiles, b is not None, floor,
         )  # fmt: skip
     if activation in ("sigmoid", "tanh"):
-        activate(T)(_blocks(y.size), y.reshape(-1), y.size, CODES[activation])
+        activate(T)(_blocks(y.size), y, y.size, CODES[activation])
 
 
 @lru_cache(maxsize=512)

@@ -125,10 +125,10 @@ def add_parts(E):
 
 def add_up(partial, total, bias=None, activation=None):
     """total = f(the sum of partial's arrays, each as large as total, + bias); of bfloat16, partial is float32."""
-    flat, parts = total.reshape(-1), partial.size // max(total.size, 1)
-    bias, n, has_bias = (flat, 1, False) if bias is None else (bias, bias.size, True)
+    parts = partial.size // max(total.size, 1)
+    bias, n, has_bias = (total, 1, False) if bias is None else (bias, bias.size, True)
     add_parts(element_of(total))(
-        (-(-total.size // 256),), partial.reshape(-1), parts, total.size, flat, bias, n, has_bias, CODES[activation]
+        (-(-total.size // 256),), partial, parts, total.size, total, bias, n, has_bias, CODES[activation]
     )
 
 
@@ -144,7 +144,7 @@ def dense_epilogue_backward(dy, y, activation):
     partial = xp.empty((chunks, n), np.float32 if E is uint16 else dy.dtype)
     db = xp.empty((n,), dy.dtype)
     epilogue_backward(E)(
-        (-(-chunks * n // 256),), dy.reshape(-1), y.reshape(-1), dz.reshape(-1), partial.reshape(-1), m, n,
+        (-(-chunks * n // 256),), dy, y, dz, partial, m, n,
         CODES[activation],
     )  # fmt: skip
     add_up(partial, db)

@@ -1,12 +1,13 @@
 """The launchers: from arrays with any strides to flat pointers, the right kernel, and how the work is cut."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numba import float32, float64, uint16
 
-from ...arrays import address, namespace
+from ...arrays import address, is_contiguous, namespace
 from ...launch import element_of
 from .epilogue import CODES, activate, add_up
 from .fragments import BLOCK, SHARED_BYTES
@@ -40,6 +41,7 @@ def tiles_of(m, n, rows, columns):
     return -(-m // rows) * -(-n // columns)
 
 
+@lru_cache(4096)
 def cut_of(m, n, k, T, count=1):
     """The Cut of `count` products of (M, K) and (K, N) that are launched together, in register tiles."""
     large, small = (count * tiles_of(m, n, *block_of(T, side)) for side in (LARGE, SMALL))
@@ -67,7 +69,7 @@ def share_of(k, parts):
 class Operand(NamedTuple):
     """One matrix, or a stack of them, in memory."""
 
-    flat: object  # array
+    array: object
     row: int  # strides
     column: int
     apart: int  # from one matrix to the next; 0 where there is one
@@ -80,7 +82,7 @@ class Operand(NamedTuple):
 
 def settled(x):
     """An array whose matrices are contiguous in one orientation: itself, or a copy."""
-    if x.flags.c_contiguous or x.swapaxes(-1, -2).flags.c_contiguous:
+    if is_contiguous(x) or is_contiguous(x.swapaxes(-1, -2)):
         return x
     return namespace(x).ascontiguousarray(x)
 
@@ -89,16 +91,16 @@ def operand(x):
     """The Operand of an array; copied if its matrices are contiguous in neither orientation."""
     x, (rows, columns) = settled(x), x.shape[-2:]
     apart = rows * columns if x.ndim > 2 else 0
-    if x.flags.c_contiguous:
-        return Operand(x.reshape(-1), columns, 1, apart)
-    return Operand(x.swapaxes(-1, -2).reshape(-1), 1, rows, apart)
+    if is_contiguous(x):
+        return Operand(x, columns, 1, apart)
+    return Operand(x.swapaxes(-1, -2), 1, rows, apart)
 
 
 def in_vectors(x, copy=False):
     """The Operand of an array whose rows, or columns, start on whole 16 bytes, and None of another one; with `copy` one
     with longer rows."""
     found, size = operand(x), x.itemsize
-    if found.flat.size == 0 or (found.stride * size % 16 == 0 == address(found.flat) % 16):
+    if x.size == 0 or (found.stride * size % 16 == 0 == address(found.array) % 16):
         return found
     if not copy:
         return None
@@ -109,7 +111,14 @@ def in_vectors(x, copy=False):
     longer = namespace(x).zeros((*front, pitch), x.dtype)
     longer[..., :length] = rows
     apart = front[-1] * pitch if x.ndim > 2 else 0
-    return Operand(longer.reshape(-1), *((1, pitch) if turned else (pitch, 1)), apart)
+    return Operand(longer, *((1, pitch) if turned else (pitch, 1)), apart)
+
+
+def both_in_vectors(a, b):
+    """Two Operands; None where `in_vectors` has none of one of them."""
+    left = in_vectors(a)
+    right = None if left is None else in_vectors(b)
+    return None if right is None else (left, right)
 
 
 def in_chunks(c):
@@ -135,11 +144,11 @@ def _element(variant, c, elements):
 def _plain(multiply, grid, left, right, c, *sizes, bias, activation):
     """Launch a kernel that knows no activation but ReLU, and then the activation. `left` and `right` are what it takes
     of the operands, the arrays first."""
-    flat, some = c.reshape(-1), left[0] if bias is None else bias
+    some = left[0] if bias is None else bias
     floor = 0.0 if activation == "relu" else -math.inf
-    multiply(grid, *left, *right, flat, some, *sizes, bias is not None, floor)
+    multiply(grid, *left, *right, c, some, *sizes, bias is not None, floor)
     if activation in ("sigmoid", "tanh"):
-        activate(element_of(c))((-(-c.size // 256),), flat, c.size, CODES[activation])
+        activate(element_of(c))((-(-c.size // 256),), c, c.size, CODES[activation])
 
 
 def gemm_naive(a, b, c, bias=None, activation=None):
@@ -219,17 +228,20 @@ def gemm_registers(a, b, c, bias=None, activation=None):
 def gemm_vectors(a, b, c, bias=None, activation=None):
     """The one rung that does not suit every shape."""
     _element("vectors", c, PLAIN)
-    left, right = in_vectors(a), in_vectors(b)
-    if left is None or right is None:
+    operands = both_in_vectors(a, b)
+    if operands is None:
         raise ValueError(
             f"matmul: variant is 'vectors', a is {a.shape} and b is {b.shape}: its rows must be whole 16 bytes; "
             "'naive', 'shared' and 'registers' take any"
         )
+    _multiply_vectors(*operands, c, a.shape[-1], bias, activation)
 
+
+def _multiply_vectors(left, right, c, k, bias, activation):
     def make(T, side, results):
         return vectors(T, left.column == 1, right.column == 1, side, in_chunks(results))
 
-    _in_tiles(make, lambda x: (x.flat, x.stride, x.apart), left, right, c, a.shape[-1], bias, activation)
+    _in_tiles(make, lambda x: (x.array, x.stride, x.apart), left, right, c, k, bias, activation)
 
 
 @_batches
@@ -242,8 +254,8 @@ def gemm_tensor(a, b, c, bias=None, activation=None):
     def multiply(left, right, results, terms, share, bias, activation):
         kernel = tensor(E, element_of(results), left.column == 1, right.row == 1)
         kernel(
-            (tiles, count * cut.parts), left.flat, left.stride, left.apart, right.flat, right.stride, right.apart,
-            results.reshape(-1), left.flat if bias is None else bias, m, n, terms, share, bias is not None,
+            (tiles, count * cut.parts), left.array, left.stride, left.apart, right.array, right.stride, right.apart,
+            results, left.array if bias is None else bias, m, n, terms, share, bias is not None,
             CODES[activation], in_chunks(results), shared=SHARED_BYTES,
         )  # fmt: skip
 
@@ -254,7 +266,7 @@ def gemm_rule(a, b):
     """(The variant that `gemm_default` takes for these operands, why)."""
     if element_of(a) is uint16:
         return "tensor", "the only one for bfloat16"
-    if in_vectors(a) is not None and in_vectors(b) is not None:
+    if both_in_vectors(a, b) is not None:
         return "vectors", "the default where the rows of both operands are whole 16 bytes"
     return "registers", "the default where the rows of an operand are not whole 16 bytes"
 
@@ -262,6 +274,12 @@ def gemm_rule(a, b):
 @_batches
 def gemm_default(a, b, c, bias=None, activation=None):
     """`tensor` for bfloat16; else `vectors` where it suits, else `registers`. TF32 is for those who ask for it."""
+    if element_of(c) is uint16:
+        gemm_tensor(a, b, c, bias, activation)
+        return
     a, b = settled(a), settled(b)
-    launch = {"tensor": gemm_tensor, "vectors": gemm_vectors, "registers": gemm_registers}[gemm_rule(a, b)[0]]
-    launch(a, b, c, bias, activation)
+    operands = both_in_vectors(a, b)
+    if operands is None:
+        gemm_registers(a, b, c, bias, activation)
+    else:
+        _multiply_vectors(*operands, c, a.shape[-1], bias, activation)

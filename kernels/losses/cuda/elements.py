@@ -6,7 +6,7 @@ from functools import cache
 from numba import cuda, int32, int64
 
 from ...activation.cuda.elementwise import clamp, sigmoid_of, softplus_of
-from ...arrays import flat, namespace
+from ...arrays import contiguous, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, log1p, store
 from ...reductions import block_sum, device
@@ -124,13 +124,13 @@ def elementwise(loss, slope):
     """Launchers (y, t) -> mean and (dloss, y, t, dy) for one of the losses above; dloss is a number or an array ()."""
 
     def launch_forward(y, t):
-        T, y, t = element_of(y), flat(y), flat(t)
+        T, y, t = element_of(y), contiguous(y), contiguous(t)
         parts = namespace(y).empty((-(-y.size // CHUNK),), y.dtype)
         mean(loss, T, width_of(y, t))((parts.size,), y, t, y.size, 1.0 / y.size, parts)
         return total_of(T, parts)
 
     def launch_backward(dloss, y, t, dy):
-        T, y, t, dy = element_of(y), flat(y), flat(t), flat(dy)
+        T, y, t, dy = element_of(y), contiguous(y), contiguous(t), contiguous(dy)
         width = width_of(y, t, dy)
         blocks = -(-y.size // (THREADS * width))
         mean_backward(slope, T, width)((blocks,), *scale_of(dloss, y, y.size), y, t, y.size, dy)

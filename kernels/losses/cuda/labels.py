@@ -4,7 +4,7 @@ from functools import cache
 
 from numba import cuda, int64
 
-from ...arrays import flat, namespace
+from ...arrays import contiguous, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
 from ...reductions import WARP, block_sum, device, higher, warp_highest, warp_lowest
@@ -90,7 +90,7 @@ def count_rows(T, labelled):
 def count_correct(p, t, labels=None):
     """The number of right rows, by t of p's shape or by labels."""
     T, length, labelled = element_of(p), p.shape[-1], labels is not None
-    p, t = flat(p), flat(labels if labelled else t)
+    p, t = contiguous(p), contiguous(labels if labelled else t)
     rows = p.size // length
     parts = namespace(p).empty((-(-rows // WARPS),), "int64")
     count_rows(T, labelled)((parts.size,), p, t, rows, length, parts)

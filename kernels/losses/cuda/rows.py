@@ -11,7 +11,7 @@ from functools import cache
 from numba import cuda, int32, int64
 
 from ...activation.cuda.softmax import first_of, online_sum, rescaled, row_width, sum_of
-from ...arrays import flat, namespace
+from ...arrays import contiguous, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import exp, load, log, store
 from ...reductions import WARP, block_sum, device, warp_highest, warp_sum
@@ -194,7 +194,7 @@ def over_rows(forward, backward, labelled):
         return row_width(length, y, *others) if labelled else row_width(length, y, t, *others)
 
     def launch_forward(y, t):
-        T, length, y, t = element_of(y), y.shape[-1], flat(y), flat(t)
+        T, length, y, t = element_of(y), y.shape[-1], contiguous(y), contiguous(t)
         rows = y.size // length
         blocks = -(-rows // WARPS)
         notes = namespace(y).empty((2 * rows + blocks,), y.dtype)
@@ -203,7 +203,7 @@ def over_rows(forward, backward, labelled):
         return total_of(T, notes[2 * rows :]), notes
 
     def launch_backward(dloss, y, t, notes, dy):
-        T, length, y, t, dy = element_of(y), y.shape[-1], flat(y), flat(t), flat(dy)
+        T, length, y, t, dy = element_of(y), y.shape[-1], contiguous(y), contiguous(t), contiguous(dy)
         rows = y.size // length
         make = backward(labelled, T, aligned(length, y, t, dy))
         make((-(-rows // WARPS),), *scale_of(dloss, y, rows), y, t, notes, dy, rows, length)

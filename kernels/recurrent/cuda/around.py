@@ -109,9 +109,19 @@ def start(x, w, u, b, h0, c0, keep, pitch, states):
     gemm_default(x.reshape(-1, size), w, gates.reshape(-1, 4 * hidden), bias)
     begin(T)(
         blocks_of(max(n * hidden, x.size if keep else 0)),
-        x.reshape(-1), h0.reshape(-1), c0.reshape(-1), (inputs if keep else y).reshape(-1), cells.reshape(-1),
-        state.reshape(-1), n, steps, size, hidden, pitch, keep,
-    )  # fmt: skip
+        xp.ascontiguousarray(x),
+        h0,
+        c0,
+        inputs if keep else y,
+        cells,
+        state,
+        n,
+        steps,
+        size,
+        hidden,
+        pitch,
+        keep,
+    )
     return y, inputs, gates, cells, state
 
 

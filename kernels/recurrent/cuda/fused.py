@@ -241,11 +241,11 @@ def _forward_fused(x, w, u, b, h0, c0, keep):
     (n, steps, size), hidden, T, xp = x.shape, u.shape[0], element_of(x), namespace(x)
     y, inputs, gates, cells, state = start(x, w, u, b, h0, c0, keep, -(-hidden // 4) * 4, states=2)
     packed, step = xp.empty((u.size,), u.dtype), fused_forward(T)
-    interleave(T)(blocks_of(u.size), xp.ascontiguousarray(u).reshape(-1), packed, hidden)
-    flat = [packed, *(array.reshape(-1) for array in (state, gates, cells, y, inputs if keep else y))]
+    interleave(T)(blocks_of(u.size), xp.ascontiguousarray(u), packed, hidden)
+    arrays = packed, state, gates, cells, y, inputs if keep else y
     grid = _tiles(n, hidden)
     for t in range(steps):
-        step(grid, *flat, t, n, steps, size, hidden, keep)
+        step(grid, *arrays, t, n, steps, size, hidden, keep)
     return y, inputs, gates, cells
 
 
@@ -255,10 +255,9 @@ def _backward_fused(saved, needs, dy, dh, dc):
     u, step = xp.ascontiguousarray(saved.u), fused_backward(T)
     u = u.copy() if address(u) % BYTES else u
     dy, dh, dc, dz = start_back(saved, dy, dh, dc)
-    u, gates, cells, dy, *flat = (array.reshape(-1) for array in (u, saved.gates, saved.cells, dy, dh, dc, dz))
     grid = _tiles(n, hidden)
     for t in reversed(range(steps)):
-        step(grid, u, gates, cells, dy, has_dy, *flat, t, n, steps, hidden)
+        step(grid, u, saved.gates, saved.cells, dy, has_dy, dh, dc, dz, t, n, steps, hidden)
     if needs[4]:
         gemm_default(dz[:, 0], saved.u.T, dh)
     return gradients(saved, needs, dz, dh, dc)

@@ -63,11 +63,11 @@ def _forward_stepwise(x, w, u, b, h0, c0, keep):
     (n, steps, size), hidden, T = x.shape, u.shape[0], element_of(x)
     y, inputs, gates, cells, state = start(x, w, u, b, h0, c0, keep, hidden, states=1)
     product, state, apply_gates = namespace(x).empty((n, 4 * hidden), x.dtype), state[0], gates_forward(T)
-    flat = [array.reshape(-1) for array in (product, gates, cells, y, inputs if keep else y, state)]
+    arrays = product, gates, cells, y, inputs if keep else y, state
     grid = blocks_of(n * hidden)
     for t in range(steps):
         gemm_default(state, u, product)
-        apply_gates(grid, *flat, t, n, steps, size, hidden, keep)
+        apply_gates(grid, *arrays, t, n, steps, size, hidden, keep)
     return y, inputs, gates, cells
 
 
@@ -76,10 +76,9 @@ def _backward_stepwise(saved, needs, dy, dh, dc):
     hidden, T, has_dy = saved.u.shape[0], element_of(saved.u), dy is not None
     dy, dh, dc, dz = start_back(saved, dy, dh, dc)
     dz_t, back, apply_gates = namespace(dz).empty((n, 4 * hidden), dz.dtype), saved.u.T, gates_backward(T)
-    gates, cells, dy, *flat = (array.reshape(-1) for array in (saved.gates, saved.cells, dy, dh, dc, dz, dz_t))
     grid = blocks_of(n * hidden)
     for t in reversed(range(steps)):
-        apply_gates(grid, gates, cells, dy, has_dy, *flat, t, n, steps, hidden)
+        apply_gates(grid, saved.gates, saved.cells, dy, has_dy, dh, dc, dz, dz_t, t, n, steps, hidden)
         gemm_default(dz_t, back, dh)
     return gradients(saved, needs, dz, dh, dc)
 
