@@ -167,6 +167,13 @@ class Optimizer:
         self.iterations += 1
         recording.replay(*self.numbers())
 
+    def gather(self):
+        """Lets the gradients that a step would copy together lie there already; those that are clipped first do not."""
+        for group in self._groups if not self._clips else ():
+            if group.gather_gradients():
+                for parameter, _, g in group.parts:
+                    parameter.grad = g
+
     def zero_grad(self):
         """Forgets all gradients, so that the next `backward()` starts from nothing."""
         for parameter, _ in self._bound:
@@ -269,12 +276,14 @@ class _Group:
         return all(parameter.data is w for parameter, w, _ in self.parts)
 
     def gather_gradients(self):
-        """Copies the gradients together; False where that is not possible, and each parameter has to go alone."""
+        """Copies the gradients together, as far as they are not; False where that is not possible, and each parameter
+        has to go alone."""
         for parameter, w, g in self.parts:
             grad = parameter.grad
             if grad is None or parameter.data is not w or grad.shape != g.shape or grad.dtype != g.dtype:
                 return False
-            g[...] = grad
+            if grad is not g:
+                g[...] = grad
         return True
 
 

@@ -152,6 +152,8 @@ class _Step:
         try:
             with self.recording:
                 loss, y_pred = eager(self.x, self.y)
+                if isinstance(self.recording, GraphRecording) and is_own(model.optimizer):
+                    model.optimizer.gather()  # as part of the graph: alone each copy costs what a launch does
         except Exception:
             if isinstance(self.recording, Recording):
                 raise

@@ -3,6 +3,7 @@
 import struct
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import fake_cuda
 import numpy as np
@@ -350,6 +351,14 @@ class OnTheHost(GraphRecording):
         super().on_host(function, args)
 
 
+def gather(optimizer):
+    """`Optimizer.gather` with copies that are captured, as CuPy's are."""
+    for group in optimizer._groups:
+        for parameter, _, g in group.parts:
+            do(partial(np.copyto, g, parameter.grad))
+            parameter.grad = g
+
+
 @outside
 class TestSteps:
     """`fit` with captured steps, whose kernels are the CPU's."""
@@ -359,6 +368,7 @@ class TestSteps:
         monkeypatch.setattr(steps, "GraphRecording", OnTheHost)
         monkeypatch.setattr(steps, "_kind", lambda model, x: OnTheHost)
         monkeypatch.setattr(OnTheHost, "made", [])
+        monkeypatch.setattr(nn.optimizers.Optimizer, "gather", gather)
 
     def fit(self, run_eagerly, *layers):
         rng = np.random.default_rng(3)
@@ -385,8 +395,9 @@ class TestSteps:
     def test_the_same_bits_as_eager_steps(self):
         found = self.assert_alike([lambda: nn.Dropout(0.3)])
         assert len(found) == 2 and all(step.verified for step in found)
-        # One graph before the metrics, and nothing behind them.
+        # One graph before the metrics, and one behind them, which copies the gradients to where one launch reads them.
         assert all(len(step.recording._parts) == 3 for step in found)
+        assert all(len({id(gradient.base) for _, gradient in step.gradients}) == 1 for step in found)
 
     def test_a_capture_that_was_lost_costs_speed_alone(self, monkeypatch):
         monkeypatch.setattr(OnTheHost, "lost", 1)
