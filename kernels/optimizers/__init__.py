@@ -8,7 +8,7 @@ may share memory, which is not checked. Nothing is changed where an error is rai
 """
 
 from .. import checks
-from ..arrays import contiguous
+from ..arrays import contiguous, is_contiguous
 from ..dispatch import Variants, device_of
 
 # One kernel an operation: each is bound by memory already in its simplest form, so there is no ladder to climb.
@@ -158,8 +158,8 @@ def adam_numbers(step, learning_rate, beta_1, beta_2, epsilon, weight_decay=0.0,
 
 
 def _prepare(op, **arrays):
-    """The launcher, and all arrays in one dimension, once they are known to fit. Small networks spend their time here,
-    so what is right passes quickly, and only what is not is looked at closely."""
+    """The launcher, and all arrays (on the CPU in one dimension), once they are known to fit. Small networks spend
+    their time here, so what is right passes quickly, and only what is not is looked at closely."""
     device = device_of(op, **arrays)
     launcher = _KERNELS[op].launcher(device, None)
     on_cpu, w, g = device == "cpu", arrays["w"], arrays["g"]
@@ -173,11 +173,11 @@ def _prepare(op, **arrays):
             continue
         if array.dtype != dtype or array.shape != shape:
             _refuse(op, arrays)
-        if not (array.flags.carray if on_cpu else array.flags.c_contiguous):  # CuPy's arrays are always writeable
+        if not (array.flags.carray if on_cpu else is_contiguous(array)):  # CuPy's arrays are always writeable
             if array is not g:
                 _refuse(op, arrays)
             array = contiguous(array)
-        flat.append(array if array.ndim == 1 else array.reshape(-1))
+        flat.append(array.reshape(-1) if on_cpu and array.ndim != 1 else array)
     return launcher, flat
 
 
