@@ -17,7 +17,7 @@ import re
 import struct
 import time
 import traceback
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import count
 from math import prod
@@ -38,11 +38,10 @@ TEXTS = {
 }  # fmt: skip
 MEMORY = 1 << 30  # bytes of the GPU
 SHARED, MOST_SHARED, SET_SHARED = 48 << 10, 227 << 10, 8  # bytes, and the attribute that a function asks for more with
-ATTRIBUTES = {"75": 9, "76": 0, "16": 4, "8": SHARED, "97": MOST_SHARED}  # capability 9.0, processors, shared memory
+ATTRIBUTES = {75: 9, 76: 0, 16: 4, 8: SHARED, 97: MOST_SHARED}  # capability 9.0, processors, shared memory
 
 runtime, driver = {}, {}  # functions by name, as C sees them
 problems = []  # names of what was called and is not here, and errors of what is
-launched = []  # names of kernels, in the order in which they ran
 _numbers = count(0x1000, 16)
 
 
@@ -298,7 +297,7 @@ def SetDevice(device: Int):
 
 @_pretend(runtime, "cuda")
 def DeviceGetAttribute(where: Word, attribute: Int, device: Int):
-    put(Int, where, ATTRIBUTES.get(str(attribute), 1))
+    put(Int, where, ATTRIBUTES.get(attribute, 1))
 
 
 @_pretend(runtime, "cuda")
@@ -403,12 +402,7 @@ def LaunchKernel(
     else:
         run = _theirs(image[len(THEIRS) :].decode(), name, arguments)
 
-    def operation():
-        launched.append(name)
-        run()
-        return OK
-
-    return _do(stream, operation)
+    return _do(stream, run)
 
 
 def _ours(kernel, grid, block, shared, arguments):
@@ -422,6 +416,7 @@ def _ours(kernel, grid, block, shared, arguments):
     def run():
         args = [FakeCUDAArray(array_at(int(a), pointers[i])) if i in pointers else a for i, a in enumerate(given)]
         kernel.simulated[grid, block, 0, shared](*args)
+        return OK
 
     return run
 
@@ -430,31 +425,44 @@ def _theirs(source, name, arguments):
     """What a kernel of CuPy's computes, by its name: an operation on numbers, or one that makes one of many."""
     parameters = re.search(rf"{name}\((.*?)\)\s*{{", source, re.DOTALL)[1]
     parameters = re.findall(r"(?:^|, )(?:const )?(CArray<(.+?), (\d+).*?>|CIndexer<.*?>|[a-z ]+) \w+", parameters)
-    arrays = []
+    given = []  # functions that give an array or a number
     for i, (kind, element, ndim) in enumerate(parameters):
         address = Word.from_address(arguments + 8 * i).value
         if element:
-            dtype, ndim = np.dtype(NUMBERS[element]), int(ndim)
-            data, _, *layout = struct.unpack(f"{2 + 2 * ndim}q", ctypes.string_at(address, 16 + 16 * ndim))
-            room = array_at(data, dtype)
-            arrays.append(np.lib.stride_tricks.as_strided(room, layout[:ndim], layout[ndim:]))
+            ndim = int(ndim)
+            start, _, *layout = struct.unpack(f"{2 + 2 * ndim}q", ctypes.string_at(address, 16 + 16 * ndim))
+            given.append(partial(_strided, start, NUMBERS[element], layout[:ndim], layout[ndim:]))
         elif kind in NUMBERS:
             dtype = np.dtype(NUMBERS[kind])
-            arrays.append(np.frombuffer(ctypes.string_at(address, dtype.itemsize), dtype)[0])
-    name = name.removeprefix("cupy_").partition("__")[0]
-    *operands, out = arrays[:-1] if "_block_stride" in source else arrays
-    if "_block_stride" in source:
-        compute = getattr(np, name)
-        return lambda: out.__setitem__(..., compute(operands[0].reshape(-1, out.size), 0).reshape(out.shape))
-    if name in ("copy", "fill"):
-        return lambda: out.__setitem__(..., operands[0])
-    if name == "take":
-        a, rows, _, chosen, behind, length = operands
-        i = np.arange(out.size)
-        at = (rows.reshape(-1) % length + i // (chosen * behind) * length) * behind + i % behind
-        return lambda: out.__setitem__(..., a.reshape(-1)[at].reshape(out.shape))
-    compute = getattr(np, name)
-    return lambda: out.__setitem__(..., compute(*operands))
+            given.append(np.frombuffer(ctypes.string_at(address, dtype.itemsize), dtype)[0].copy)
+    operation, reduces = name.removeprefix("cupy_").partition("__")[0], "_block_stride" in source
+    compute = {"copy": np.copy, "fill": np.copy, "take": _taken}.get(operation) or getattr(np, operation)
+
+    def run():
+        *operands, out = (give() for give in (given[:-1] if reduces else given))
+        if reduces:
+            result = compute(operands[0].reshape(-1, out.size), 0).reshape(out.shape)
+        elif compute is _taken:
+            result = _taken(*operands, out.size).reshape(out.shape)
+        else:
+            result = compute(*operands)
+        out[...] = result
+        return OK
+
+    return run
+
+
+def _strided(start, dtype, shape, strides):
+    room = array_at(start, np.dtype(dtype))
+    if 0 not in shape and sum((n - 1) * step for n, step in zip(shape, strides)) >= room.nbytes:
+        raise IndexError(f"{shape} numbers from {start:#x} on are not, or no more, in one allocation")
+    return np.lib.stride_tricks.as_strided(room, shape, strides)
+
+
+def _taken(a, rows, before, chosen, behind, length, size):
+    """`cupy_take`: a is (before, length, behind), and of its rows so many are chosen."""
+    i = np.arange(size)
+    return a.reshape(-1)[(rows.reshape(-1) % length + i // (chosen * behind) * length) * behind + i % behind]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
