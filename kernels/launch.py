@@ -160,10 +160,10 @@ class Kernel:
             buffer, addresses, entered = _here.packing
             if device not in entered:
                 _enter(device, entered)
-            self._pack(buffer, 0, *given)
             if (recorder := threads.recorder) is not None:
                 recorder.captured(args)
             stream = current_stream().ptr
+            self._pack(buffer, 0, *given)
             launch(loaded.pointer, x, y, z, *self._dimensions, shared, stream, addresses, 0)
         except Exception as error:
             _explain(self, grid, args, shared, error)
