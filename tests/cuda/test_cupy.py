@@ -7,10 +7,12 @@ import os
 
 import numpy as np
 import pytest
+from numba import cuda, float32
 from numba.core import config
 
 from handloom import kernels, nn
 from handloom.kernels import launch
+from handloom.kernels.ptx import store
 from handloom.nn import gpu
 
 pytestmark = [
@@ -109,7 +111,7 @@ def test_a_loop_and_a_loss_of_ones_own(cupy):
 
 
 def test_kernels_on_plain_arrays(cupy):
-    """Of any layout, on CuPy's current stream; with more shared memory than a launch has unasked."""
+    """Of any layout, on CuPy's current stream."""
     x = cupy.asarray(X)
     with cupy.cuda.Stream(non_blocking=True) as stream:
         found = kernels.softmax(x.T), kernels.matmul(x[1:], x[:, ::-1].T, variant="tensor"), kernels.relu(x[:0])
@@ -118,6 +120,20 @@ def test_kernels_on_plain_arrays(cupy):
     np.testing.assert_allclose(found[0].get(), kernels.softmax(np.ascontiguousarray(X.T)), rtol=1e-6)
     np.testing.assert_allclose(found[1].get(), X[1:] @ X[:, ::-1].T, atol=2.0**-9 * 10)
     assert found[2].shape == (0, 6)
+
+
+def test_shared_memory_beyond_48_kb_is_asked_for(cupy):
+    @launch.kernel(threads=32)
+    def count(y: launch.pointer(float32)):
+        i = cuda.grid(1)
+        store(y, i, i)
+
+    y = cupy.empty(64, cupy.float32)
+    count((2,), y, shared=100_000)
+    np.testing.assert_array_equal(y.get(), np.arange(64))
+    with pytest.raises(RuntimeError, match="count: cannot be launched .*invalid argument.* shared 300000, y: float32"):
+        count((2,), y, shared=300_000)
+    count((2,), y, shared=200_000)
 
 
 def test_errors_name_what_they_are_about(cupy):
