@@ -12,7 +12,6 @@ from numba.core import config
 
 from handloom import kernels, nn
 from handloom.kernels import launch
-from handloom.kernels.ptx import store
 from handloom.nn import gpu
 
 pytestmark = [
@@ -126,7 +125,7 @@ def test_shared_memory_beyond_48_kb_is_asked_for(cupy):
     @launch.kernel(threads=32)
     def count(y: launch.pointer(float32)):
         i = cuda.grid(1)
-        store(y, i, i)
+        y[i] = i
 
     y = cupy.empty(64, cupy.float32)
     count((2,), y, shared=100_000)
