@@ -1,9 +1,27 @@
-"""What tests of simulated kernels share."""
+"""What tests of CUDA kernels share."""
 
+import compiled
 import numpy as np
 import pytest
 
 from handloom.kernels import arrays
+
+
+def pytest_collection_modifyitems(config, items):
+    """In a run of compiled kernels nothing but what runs them."""
+    if compiled.COMPILED:
+        running = [item for item in items if {"kernels_run", "cupy"} & set(item.fixturenames)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in running])
+        items[:] = running
+
+
+@pytest.fixture
+def kernels_run(monkeypatch):
+    """Kernels run in the simulator, or compiled: see compiled.py."""
+    if compiled.COMPILED:
+        compiled.install(monkeypatch)
+    elif not compiled.SIMULATED:
+        pytest.skip(compiled.WHERE)
 
 
 @pytest.fixture

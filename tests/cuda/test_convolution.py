@@ -6,10 +6,10 @@ by what sums in float32 are off. That is the bound here, number by number. A gra
 that was found, and so does the reference.
 """
 
+import compiled
 import numpy as np
 import pytest
 from harness import assert_close, tolerance
-from numba.core import config
 
 from handloom import kernels
 from handloom.kernels import arrays as device_arrays
@@ -17,9 +17,8 @@ from handloom.kernels.arrays import simulated
 from handloom.kernels.convolution import reference
 from handloom.kernels.dispatch import backend
 
-if not config.ENABLE_CUDASIM:
-    pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
-pytestmark = pytest.mark.usefixtures("nan_filled_memory")
+compiled.required()
+pytestmark = pytest.mark.usefixtures("kernels_run", "nan_filled_memory")
 tensor_cores = backend("handloom.kernels.convolution", "cuda").tensor_cores
 winograd = backend("handloom.kernels.convolution", "cuda").winograd
 product = backend("handloom.kernels.gemm", "cuda").product

@@ -1,21 +1,19 @@
 """CuPy itself, with a CUDA that is pretended: everything of a GPU's way through handloom but the GPU.
 
-Kernels run in the simulator, so these are tests of a run of their own, with CuPy installed: `make test-cupy`.
+Kernels run compiled: `make test-ptx`, which installs CuPy.
 """
 
-import os
-
+import compiled
 import numpy as np
 import pytest
 from numba import cuda, float32
-from numba.core import config
 
 from handloom import kernels, nn
 from handloom.kernels import launch
 from handloom.nn import gpu
 
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("HANDLOOM_CUPY"), reason="needs CuPy: make test-cupy runs these"),
+    pytest.mark.skipif(not compiled.COMPILED, reason="needs CuPy and compiled kernels: make test-ptx runs these"),
     pytest.mark.usefixtures("cupy"),
 ]
 
@@ -25,7 +23,6 @@ X = np.random.default_rng(3).standard_normal((5, 6)).astype(np.float32)
 @pytest.fixture
 def cupy(monkeypatch):
     """CuPy on a machine with a GPU, as it seems to it and to handloom."""
-    assert config.ENABLE_CUDASIM, "kernels have to run somewhere: set NUMBA_ENABLE_CUDASIM=1"
     import pretended_cuda
 
     cupy = pretended_cuda.import_cupy()

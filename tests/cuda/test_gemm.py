@@ -6,11 +6,11 @@ activation starts from a rounded y and a rounded dz: it gets 2^-6 of the largest
 bits, which is 2^-10 of each product, and sums grow slower than that.
 """
 
+import compiled
 import numpy as np
 import pytest
 from harness import as_float64, tolerance
 from numba import float32, float64
-from numba.core import config
 
 from handloom import kernels
 from handloom.kernels import arrays as device_arrays
@@ -19,12 +19,11 @@ from handloom.kernels.dispatch import backend
 from handloom.kernels.gemm import reference
 from handloom.kernels.launch import Kernel
 
-if not config.ENABLE_CUDASIM:
-    pytest.skip("not in the simulator: make test-cuda runs these", allow_module_level=True)
+compiled.required()
 ml_dtypes = pytest.importorskip("ml_dtypes")
 product = backend("handloom.kernels.gemm", "cuda").product
 BF16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
-pytestmark = pytest.mark.usefixtures("nan_filled_memory")
+pytestmark = pytest.mark.usefixtures("kernels_run", "nan_filled_memory")
 NARROW = pytest.mark.parametrize("dtype", [BF16, F32], ids=str)
 
 
@@ -147,9 +146,9 @@ def test_large_blocks_and_small_ones_give_the_same(variant, monkeypatch):
     for dtype in (F32, np.dtype(np.float64)):
         a, b = drawn(dtype, (72, 12), (12, 132))
         small = kernels.matmul(a, b, variant=variant)
-        monkeypatch.setattr(product, "BLOCKS", 1)
-        np.testing.assert_array_equal(kernels.matmul(a, b, variant=variant), small)
-        monkeypatch.undo()
+        with monkeypatch.context() as context:
+            context.setattr(product, "BLOCKS", 1)
+            np.testing.assert_array_equal(kernels.matmul(a, b, variant=variant), small)
 
 
 @pytest.mark.parametrize("a_shape, b_shape", [((0, 2, 3), (0, 3, 4)), ((2, 0, 3), (2, 3, 4)), ((2, 3, 0), (0, 4))])

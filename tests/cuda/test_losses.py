@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from numba.core import config
 
 from handloom import kernels
 from handloom.kernels.arrays import simulated
 
 pytestmark = [
-    pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these"),
+    pytest.mark.usefixtures("kernels_run"),
     # Inf - Inf and the like: NumPy says so, a GPU does not.
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]

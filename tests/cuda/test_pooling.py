@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from numba.core import config
 
 from handloom import kernels
 from handloom.kernels.arrays import simulated
 
-pytestmark = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
+pytestmark = pytest.mark.usefixtures("kernels_run")
 
 
 def images(shape, dtype=np.float32):

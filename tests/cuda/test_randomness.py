@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from numba.core import config
 
 from handloom import kernels
 from handloom.kernels.arrays import SimulatedArray, simulated
 
-pytestmark = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
+pytestmark = pytest.mark.usefixtures("kernels_run")
 
 KEY = {"seed": 0x9E3779B97F4A7C15, "stream": 3, "step": 0xFFFFFFFF}
 LIKE = simulated(np.zeros(1, np.float32))

@@ -1,6 +1,6 @@
 """CUDA for CuPy where there is no GPU: the runtime and the driver, made of Python, over the host's memory.
 
-    handloom -> CuPy, the real one -> CUDA as pretended here -> kernels in Numba's simulator, CuPy's own in NumPy
+    handloom -> CuPy, the real one -> CUDA as pretended here -> ptx_machine.py, and CuPy's own kernels in NumPy
 
 What handloom asks of CuPy and CuPy of CUDA is then what it is on a GPU: arrays, pools of memory, packed arguments,
 streams, captured graphs. What a GPU does with it is not: here everything happens at once and in order.
@@ -21,8 +21,9 @@ from importlib.util import find_spec
 from itertools import count
 from math import prod
 
+import compiled
 import numpy as np
-from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+import ptx_machine
 
 Int, Word = ctypes.c_int, ctypes.c_size_t  # Word: addresses, sizes and handles
 NUMBERS = {
@@ -366,16 +367,15 @@ def LaunchKernel(
 
 
 def _ours(kernel, grid, block, shared, arguments):
-    """A call of the kernel in the simulator. Arguments are what lies at the addresses, as many bytes as their types."""
-    pointers, given = dict(kernel._pointers), []
-    for i, kind in enumerate(kernel.types):
-        address = Word.from_address(arguments + 8 * i).value
-        kind = np.dtype(np.uintp if i in pointers else str(kind))
-        given.append(np.frombuffer(ctypes.string_at(address, kind.itemsize), kind)[0])
+    """A call of the kernel. Arguments are what lies at the addresses, as many bytes as it reads."""
+    program = compiled.program_of(kernel)
+    given = []
+    for i, dtype in enumerate(program.parameters.values()):
+        given.append(np.frombuffer(ctypes.string_at(Word.from_address(arguments + 8 * i).value, dtype.itemsize), dtype))
 
     def run():
-        args = [FakeCUDAArray(array_at(int(a), pointers[i])) if i in pointers else a for i, a in enumerate(given)]
-        kernel.simulated[grid, block, 0, shared](*args)
+        memory = ptx_machine.Memory([array_at(start, np.dtype(np.uint8)) for start in _allocated])
+        ptx_machine.run(program, memory, [numbers[0] for numbers in given], grid, block, shared)
         return OK
 
     return run

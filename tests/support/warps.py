@@ -4,9 +4,11 @@ from numba import cuda, float32, int32, uint16
 
 from handloom.kernels.launch import kernel, pointer
 from handloom.kernels.ptx import (
+    as_float,
     copy_async,
     copy_async_commit,
     copy_async_wait,
+    from_bf16,
     ldmatrix_x4,
     ldmatrix_x4_transposed,
     load,
@@ -16,6 +18,7 @@ from handloom.kernels.ptx import (
     store,
     store2,
     store4,
+    to_bf16,
     to_tf32,
 )
 
@@ -35,6 +38,14 @@ def copy(x: P, y: P, bytes_of_last: int32):
     copy_async_wait(0)
     cuda.syncthreads()
     store4(y, lane * 4, load4(shared, lane * 4))
+
+
+@kernel(threads=32)
+def round(x: P, tf32: P, bf16: P):
+    """x rounded to TF32 and to bfloat16."""
+    i = cuda.grid(1)
+    store(tf32, i, as_float(to_tf32(load(x, i))))
+    store(bf16, i, from_bf16(to_bf16(load(x, i))))
 
 
 @kernel(threads=32)

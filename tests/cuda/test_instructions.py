@@ -1,0 +1,57 @@
+"""The instructions of kernels/ptx: their twins in the simulator, and they themselves in compiled code. Both against
+NumPy; test_code.py looks for the GPU's own instructions."""
+
+import compiled
+import numpy as np
+import pytest
+
+compiled.required()
+import warps  # noqa: E402
+from ml_dtypes import bfloat16  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("kernels_run")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def test_an_asynchronous_copy_ends_in_zeros(rng):
+    x, y = rng.uniform(-1, 1, 128).astype(np.float32), np.full(128, np.nan, np.float32)
+    warps.copy((1,), x, y, 8)
+    np.testing.assert_array_equal(y[:126], x[:126])
+    assert (y[126:] == 0).all()
+
+
+def test_tf32_and_bfloat16_are_float32_rounded(rng):
+    """TF32 keeps ten bits of mantissa, and of two numbers that are as near takes the larger; bfloat16 keeps seven, and
+    takes the even one."""
+    odd = [0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, 1e-40, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-23]
+    ties = [1 + 2**-11, -1 - 3 * 2**-11, 1 + 2**-11 - 2**-23]
+    nans = np.array([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
+    x = np.concatenate([odd, ties, rng.normal(0, 1, 32 * 4 - 17)]).astype(np.float32)
+    x = np.concatenate([x, nans])
+    tf32, narrow = np.empty_like(x), np.empty_like(x)
+    warps.round((4,), x, tf32, narrow)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(narrow, x.astype(bfloat16).astype(np.float32))
+        mantissa, exponent = np.frexp(np.abs(x.astype(np.float64)))
+        rounded = np.copysign(np.ldexp(np.floor(mantissa * 2**11 + 0.5), exponent - 11), x).astype(np.float32)
+    ordinary = ~(np.abs(x) == np.float32(1e-40))  # what is left of numbers without a leading bit is the GPU's affair
+    np.testing.assert_array_equal(tf32[ordinary], rounded[ordinary])
+
+
+def test_a_product_in_tf32(rng):
+    a, b, c = (rng.uniform(-1, 1, shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
+    found = c.copy()
+    warps.multiply_tf32((1,), a.reshape(-1), b.reshape(-1), found.reshape(-1))
+    np.testing.assert_allclose(found, c + a.astype(float) @ b, rtol=2e-3, atol=2e-3)
+    assert not np.allclose(found, c + a.astype(float) @ b, rtol=1e-6, atol=1e-6), "TF32 keeps ten bits"
+
+
+def test_a_product_in_bfloat16(rng):
+    a, b = (rng.uniform(-1, 1, shape).astype(bfloat16) for shape in ((16, 16), (16, 8)))
+    found = np.full((16, 8), np.nan, np.float32)
+    warps.multiply_bf16((1,), *(part.view(np.uint16).reshape(-1) for part in (a, b)), found.reshape(-1))
+    np.testing.assert_allclose(found, a.astype(float) @ b.astype(float), rtol=1e-5, atol=1e-5)
