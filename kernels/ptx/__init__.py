@@ -4,6 +4,7 @@
     load4, store4            16 bytes at once (four float32): a quarter of the instructions, and whole cache lines
     store2                   8 bytes at once (two float32)
     copy_async ...           global to shared memory without passing through registers, while the block computes
+    multiply_high, shift_right     of uint32, in 32 bits
     ldmatrix_x4, mma_...     fragments of matrices from shared memory, and their product on the tensor cores
     exp, log, tanh ...       of a number, in its dtype; where they overflow they give Inf or NaN, also in the simulator
 
@@ -36,6 +37,8 @@ log = _implementation.log
 log1p = _implementation.log1p
 mma_bf16 = _implementation.mma_bf16
 mma_tf32 = _implementation.mma_tf32
+multiply_high = _implementation.multiply_high
+shift_right = _implementation.shift_right
 sqrt = _implementation.sqrt
 store = _implementation.store
 store2 = _implementation.store2
@@ -62,6 +65,8 @@ __all__ = [
     "log1p",
     "mma_bf16",
     "mma_tf32",
+    "multiply_high",
+    "shift_right",
     "sqrt",
     "store",
     "store2",

@@ -196,6 +196,26 @@ mma_bf16 = _mma("m16n8k16.row.col.f32.bf16.bf16.f32", "A warp's c + a b for 16 x
 
 
 @intrinsic
+def multiply_high(typingctx, a, b):
+    """The upper 32 bits of a product of two uint32."""
+
+    def codegen(context, builder, sig, args):
+        return _asm(builder, I32, list(args), "mul.hi.u32 $0, $1, $2;", "=r,r,r", volatile=False)
+
+    return signature(types.uint32, types.uint32, types.uint32), codegen
+
+
+@intrinsic
+def shift_right(typingctx, a, b):
+    """a >> b of uint32, which Numba makes 64 bits of; b is below 32."""
+
+    def codegen(context, builder, sig, args):
+        return builder.lshr(*args)
+
+    return signature(types.uint32, types.uint32, types.uint32), codegen
+
+
+@intrinsic
 def to_tf32(typingctx, x):
     """The bits of x rounded to TF32: eight bits of exponent, ten of mantissa."""
 

@@ -383,6 +383,14 @@ def _mma(product):
 mma_tf32, mma_bf16 = _mma(_product_tf32), _mma(_product_bf16)
 
 
+def multiply_high(a, b):
+    return np.uint32(int(np.uint32(a)) * int(np.uint32(b)) >> 32)
+
+
+def shift_right(a, b):
+    return np.uint32(int(np.uint32(a)) >> int(b))
+
+
 def to_tf32(x):
     if x != x:
         return np.uint32(0x7FFFFFFF)

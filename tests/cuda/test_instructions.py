@@ -55,3 +55,18 @@ def test_a_product_in_bfloat16(rng):
     found = np.full((16, 8), np.nan, np.float32)
     warps.multiply_bf16((1,), *(part.view(np.uint16).reshape(-1) for part in (a, b)), found.reshape(-1))
     np.testing.assert_allclose(found, a.astype(float) @ b.astype(float), rtol=1e-5, atol=1e-5)
+
+
+def test_quotients_are_multiplications(rng):
+    """Around multiples of the divisor, where the last unit counts, and at the ends."""
+    from handloom.kernels.quotients import LIMIT, reciprocal
+
+    divisors = np.r_[1:34, 2 ** np.arange(6, 31), 2 ** np.arange(6, 31) + 1, LIMIT - 1, rng.integers(34, LIMIT, 100)]
+    multiples = rng.integers(0, LIMIT // divisors[:, None] + 1, (len(divisors), 20)) * divisors[:, None]
+    n = np.concatenate([multiples - 1, multiples, multiples + 1, np.full((len(divisors), 1), LIMIT - 1)], 1)
+    n = np.clip(n, 0, LIMIT - 1)
+    n, d = n.reshape(-1), np.repeat(divisors, n.shape[1])
+    factors, shifts = (np.array(part, np.uint32) for part in zip(*(reciprocal(int(one)) for one in d)))
+    found = np.full(len(n), -1, np.int32)
+    warps.divide((-(-len(n) // 256),), n.astype(np.int32), factors, shifts, found, len(n))
+    np.testing.assert_array_equal(found, n // d)

@@ -64,3 +64,16 @@ def test_strides_may_be_larger_than_any_image(op):
 def test_images_may_start_anywhere(op):
     memory = simulated(np.random.default_rng(5).uniform(-1, 1, 65).astype(np.float32))
     assert_like_the_cpu(op, memory[1:].reshape(1, 4, 4, 4))
+
+
+@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize("pool_size", [2, 6])
+def test_more_images_than_a_launch_takes(op, pool_size, monkeypatch):
+    """Five images, two at a time."""
+    from handloom.kernels.pooling.cuda import windows
+
+    monkeypatch.setattr(windows, "LIMIT", 2 * 7 * 6 + 1)
+    assert_like_the_cpu(op, simulated(images((5, 7, 6, 4))), pool_size=pool_size, strides=2)
+    monkeypatch.setattr(windows, "LIMIT", 42)
+    with pytest.raises(ValueError, match="pooling: an image has 42 times 4 numbers: must be below"):
+        kernels.max_pool2d(simulated(images((5, 7, 6, 4))))

@@ -1,6 +1,6 @@
-"""Kernels that try the instructions of kernels/ptx, one warp each."""
+"""Kernels that try the instructions of kernels/ptx, most with one warp."""
 
-from numba import cuda, float32, int32, uint16
+from numba import cuda, float32, int32, uint16, uint32
 
 from handloom.kernels.launch import kernel, pointer
 from handloom.kernels.ptx import (
@@ -21,6 +21,7 @@ from handloom.kernels.ptx import (
     to_bf16,
     to_tf32,
 )
+from handloom.kernels.quotients import quotient
 
 P = pointer(float32)
 
@@ -88,3 +89,11 @@ def multiply_bf16(a: pointer(uint16), b: pointer(uint16), c: P):
     store(c, at + 1, total[1])
     store(c, below, total[2])
     store(c, below + 1, total[3])
+
+
+@kernel(threads=256)
+def divide(n: pointer(int32), factors: pointer(uint32), shifts: pointer(uint32), q: pointer(int32), size: int32):
+    """q = n // d, by the reciprocals of d."""
+    i = cuda.grid(1)
+    if i < size:
+        store(q, i, quotient(load(n, i), load(factors, i), load(shifts, i)))

@@ -8,8 +8,9 @@ Channels lie next to each other in memory, so neighbouring threads read and writ
 no whole 16 bytes, or an array starts between, a thread owns one channel. Offsets of neighbouring channels are read and
 written as one integer.
 
-In the kernels `height`, `width` ... are the contract's Geometry: H, W, C, KH, KW, SH, SW, top, left, OH, OW. To be read
-in this order: windows.py, maxima.py, means.py.
+In the kernels `height`, `width` ... are the contract's Geometry: H, W, C, KH, KW, SH, SW, top, left, OH, OW, with
+channels counted in `vectors`, of as many as a thread owns. `wide_factor` and `wide_shift` are the reciprocal of `wide`
+(kernels/quotients.py), and so on. To be read in this order: windows.py, maxima.py, means.py.
 """
 
 from .maxima import max_vectors

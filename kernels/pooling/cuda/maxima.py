@@ -8,7 +8,8 @@ from numba import cuda, int32, int64, uint8, uint16, uint32, uint64
 
 from ...arrays import address
 from ...launch import element_of, kernel, pointer
-from ...ptx import load, store
+from ...ptx import load, shift_right, store
+from ...quotients import quotient
 from ...wide import accesses
 from .windows import (
     MANY,
@@ -19,7 +20,6 @@ from .windows import (
     launch_over_cells,
     launch_over_windows,
     pixel_of,
-    quotient,
     windows_over,
 )
 
@@ -60,32 +60,44 @@ def max_forward(T, lanes, bits):
 
     @kernel(threads=THREADS)
     def take_maxima(
-        x: pointer(T), y: pointer(T), offsets: pointer(packed), size: int64,
-        height: int32, width: int32, channels: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
-        top: int32, left: int32, out_h: int32, out_w: int32,
+        x: pointer(T), y: pointer(T), offsets: pointer(packed), size: int32,
+        height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
+        top: int32, left: int32, out_h: int32, out_w: int32, vectors_factor: uint32, vectors_shift: uint32,
+        wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
     ):  # fmt: skip
         """One thread: one of y's `size` vectors, all cells of its window in turn."""
-        i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
-            image, oh, ow, vector = pixel_of(i, channels // lanes, out_w, out_h)
-            h0, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
+            image, oh, ow, vector = pixel_of(
+                i,
+                vectors,
+                vectors_factor,
+                vectors_shift,
+                out_w,
+                wide_factor,
+                wide_shift,
+                out_h,
+                high_factor,
+                high_shift,
+            )
+            h0, h, h_end = cells_of(oh, stride_h, top, size_h, height)
             w0, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
             best, value = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
             offset = cuda.local.array(lanes, int32)
+            line = int32(((image * height + h) * width + w_first) * vectors + vector)
+            first = int32((h - h0) * size_w + w_first - w0)
             for v in range(lanes):
-                best[v], offset[v] = T(LOWEST), int32((h_first - h0) * size_w + w_first - w0)
-            line = ((image * height + h_first) * width + w_first) * channels + vector * lanes
-            for h in range(h_first, h_end):
-                at, cell = line, (h - h0) * size_w + w_first - w0
-                for _ in range(w_first, w_end):
-                    fetch(x, at, lanes, value)
+                best[v], offset[v] = T(LOWEST), first
+            while h < h_end:
+                at, cell, w = line, first, w_first
+                while w < w_end:
+                    fetch(x, int64(at) * lanes, lanes, value)
                     for v in range(lanes):
                         if beats(value[v], best[v]):
-                            best[v], offset[v] = value[v], int32(cell)
-                    at += channels
-                    cell += 1
-                line += int64(width) * channels
-            put(y, i * lanes, lanes, best)
+                            best[v], offset[v] = value[v], cell
+                    at, cell, w = int32(at + vectors), int32(cell + 1), int32(w + 1)
+                line, first, h = int32(line + width * vectors), int32(first + size_w), int32(h + 1)
+            put(y, int64(i) * lanes, lanes, best)
             if bits:
                 store(offsets, i, pack(offset))
 
@@ -100,35 +112,39 @@ def max_forward_shared(T, lanes, bits):
 
     @kernel(threads=THREADS)
     def take_shared_maxima(
-        x: pointer(T), y: pointer(T), offsets: pointer(packed), across: int32,
-        height: int32, width: int32, channels: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
-        top: int32, left: int32, out_h: int32, out_w: int32,
+        x: pointer(T), y: pointer(T), offsets: pointer(packed), across: int32, across_bits: uint32, groups: int32,
+        height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
+        top: int32, left: int32, out_h: int32, out_w: int32, groups_factor: uint32, groups_shift: uint32,
+        wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
+        size_factor: uint32, size_shift: uint32,
     ):  # fmt: skip
         """One block: `across` (a power of two) of y's vectors that lie side by side; one thread: one of them, and every
         (256 / across)th cell of the window. What the threads found meets in shared memory (8 KB; 6 with float64)."""
         shared_best = cuda.shared.array(room, T)
         shared_offset = cuda.shared.array(room, int32)
-        vectors = channels // lanes
-        groups = (vectors + across - 1) // across
-        image, oh, ow, group = pixel_of(int64(cuda.blockIdx.x), groups, out_w, out_h)
-        vector, part = group * across + cuda.threadIdx.x % across, cuda.threadIdx.x // across
-        h0, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
-        w0, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
-        high, wide = h_end - h_first, w_end - w_first
+        image, oh, ow, group = pixel_of(
+            int32(cuda.blockIdx.x), groups, groups_factor, groups_shift, out_w, wide_factor, wide_shift,
+            out_h, high_factor, high_shift,
+        )  # fmt: skip
+        thread, step = int32(cuda.threadIdx.x), int32(shift_right(uint32(THREADS), across_bits))
+        part = int32(shift_right(uint32(thread), across_bits))
+        vector = int32(group * across + thread - part * across)
+        top_cell, left_cell = int32(oh * stride_h - top), int32(ow * stride_w - left)
         best, value = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
         offset = cuda.local.array(lanes, int32)
         for v in range(lanes):
             best[v], offset[v] = T(LOWEST), int32(NOWHERE)
-        if vector < vectors:
-            for number in range(part, high * wide, THREADS // across):
-                line = quotient(number, wide)
-                h, w = h_first + line, w_first + number - line * wide
-                fetch(x, ((image * height + h) * width + w) * channels + vector * lanes, lanes, value)
-                cell = int32((h - h0) * size_w + w - w0)
+        cell = part if vector < vectors else int32(size_h * size_w)
+        while cell < size_h * size_w:
+            row = quotient(cell, size_factor, size_shift)
+            h, w = int32(top_cell + row), int32(left_cell + cell - row * size_w)
+            if 0 <= h < height and 0 <= w < width:
+                fetch(x, int64(int32(((image * height + h) * width + w) * vectors + vector)) * lanes, lanes, value)
                 for v in range(lanes):
                     if beats(value[v], best[v]) or offset[v] == NOWHERE:
                         best[v], offset[v] = value[v], cell
-        thread, half = cuda.threadIdx.x, THREADS // 2
+            cell = int32(cell + step)
+        half = int32(THREADS // 2)
         for v in range(lanes):
             store(shared_best, v * THREADS + thread, best[v])
             store(shared_offset, v * THREADS + thread, offset[v])
@@ -146,10 +162,10 @@ def max_forward_shared(T, lanes, bits):
                     store(shared_best, v * THREADS + thread, best[v])
                     store(shared_offset, v * THREADS + thread, offset[v])
             cuda.syncthreads()
-            half //= 2
+            half = int32(half >> 1)
         if part == 0 and vector < vectors:
-            at = ((image * out_h + oh) * out_w + ow) * vectors + vector
-            put(y, at * lanes, lanes, best)
+            at = int32(((image * out_h + oh) * out_w + ow) * vectors + vector)
+            put(y, int64(at) * lanes, lanes, best)
             if bits:
                 store(offsets, at, pack(offset))
 
@@ -160,38 +176,51 @@ def max_forward_shared(T, lanes, bits):
 def max_backward(T, lanes, bits):
     fetch, put = accesses(T, lanes, lanes)
     packed, mask = packed_type(lanes, bits), (1 << bits) - 1
+    word = uint64 if lanes * bits == 64 else uint32
 
     @kernel(threads=THREADS)
     def collect_from_maxima(
-        dy: pointer(T), offsets: pointer(packed), dx: pointer(T), size: int64,
-        height: int32, width: int32, channels: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
-        top: int32, left: int32, out_h: int32, out_w: int32,
+        dy: pointer(T), offsets: pointer(packed), dx: pointer(T), size: int32,
+        height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
+        top: int32, left: int32, out_h: int32, out_w: int32, vectors_factor: uint32, vectors_shift: uint32,
+        wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
+        down_factor: uint32, down_shift: uint32, right_factor: uint32, right_shift: uint32,
     ):  # fmt: skip
         """One thread: one of dx's `size` vectors, from all windows over it whose maximum it is, in rising order."""
-        i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
-            image, h, w, vector = pixel_of(i, channels // lanes, width, height)
-            oh_first, oh_end = windows_over(h + top, stride_h, size_h, out_h)
-            ow_first, ow_end = windows_over(w + left, stride_w, size_w, out_w)
+            image, h, w, vector = pixel_of(
+                i,
+                vectors,
+                vectors_factor,
+                vectors_shift,
+                width,
+                wide_factor,
+                wide_shift,
+                height,
+                high_factor,
+                high_shift,
+            )
+            h, w = int32(h + top), int32(w + left)
+            oh, oh_end = windows_over(h, size_h, out_h, down_factor, down_shift)
+            ow_first, ow_end = windows_over(w, size_w, out_w, right_factor, right_shift)
             total, share = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
             for v in range(lanes):
                 total[v] = T(0)
-            vectors = channels // lanes
-            line = ((image * out_h + oh_first) * out_w + ow_first) * vectors + vector
-            cell = (h + top - oh_first * stride_h) * size_w + w + left - ow_first * stride_w
-            for _ in range(oh_first, oh_end):
-                at, here = line, cell
-                for _ in range(ow_first, ow_end):
-                    together = uint64(load(offsets, at))
-                    fetch(dy, at * lanes, lanes, share)
+            line = int32(((image * out_h + oh) * out_w + ow_first) * vectors + vector)
+            first = int32((h - oh * stride_h) * size_w + w - ow_first * stride_w)
+            while oh < oh_end:
+                at, cell, ow = line, first, ow_first
+                while ow < ow_end:
+                    together = word(load(offsets, at))
+                    fetch(dy, int64(at) * lanes, lanes, share)
                     for v in range(lanes):
-                        if int64(together >> uint64(bits * v) & uint64(mask)) == here:
+                        if uint32(word(together >> word(bits * v)) & word(mask)) == uint32(cell):
                             total[v] += share[v]
-                    at += vectors
-                    here -= stride_w
-                line += out_w * vectors
-                cell -= stride_h * size_w
-            put(dx, i * lanes, lanes, total)
+                    at, cell, ow = int32(at + vectors), int32(cell - stride_w), int32(ow + 1)
+                line, first = int32(line + out_w * vectors), int32(first - stride_h * size_w)
+                oh = int32(oh + 1)
+            put(dx, int64(i) * lanes, lanes, total)
 
     return collect_from_maxima
 
@@ -210,21 +239,21 @@ def _packed(offsets, lanes):
 
 def forward(x, y, offsets, geometry):
     """offsets : None where nobody wants them"""
-    *_, size_h, size_w, _, _, _, _, out_h, out_w = geometry
+    size_h, size_w = geometry[4:6]
     T, lanes = element_of(x), _lanes(geometry[3], offsets, x, y)
     bits = 0 if offsets is None else 8 * offsets.itemsize
     arrays = x, y, y.view(f"u{lanes}") if offsets is None else _packed(offsets, lanes)
     if size_h * size_w >= MANY:
         launch_over_windows(max_forward_shared(T, lanes, bits), lanes, arrays, geometry)
     else:
-        launch_over_cells(max_forward(T, lanes, bits), out_h * out_w, lanes, arrays, geometry)
+        launch_over_cells(max_forward(T, lanes, bits), True, lanes, arrays, geometry)
 
 
 def backward(dy, offsets, dx, geometry):
     T, lanes = element_of(dy), _lanes(geometry[3], offsets, dy, dx)
     collect = max_backward(T, lanes, 8 * offsets.itemsize)
     arrays = dy, _packed(offsets, lanes), dx
-    launch_over_cells(collect, geometry[1] * geometry[2], lanes, arrays, geometry)
+    launch_over_cells(collect, False, lanes, arrays, geometry)
 
 
 max_vectors = Rung(forward, backward)

@@ -2,10 +2,11 @@
 
 from functools import cache
 
-from numba import cuda, int32, int64
+from numba import cuda, int32, int64, uint32
 
 from ...launch import element_of, kernel, pointer
-from ...ptx import load, store
+from ...ptx import load, shift_right, store
+from ...quotients import quotient
 from ...wide import accesses
 from .windows import (
     MANY,
@@ -16,7 +17,6 @@ from .windows import (
     launch_over_cells,
     launch_over_windows,
     pixel_of,
-    quotient,
     windows_over,
 )
 
@@ -27,37 +27,49 @@ def avg_forward(T, lanes):
 
     @kernel(threads=THREADS)
     def take_means(
-        x: pointer(T), y: pointer(T), size: int64,
-        height: int32, width: int32, channels: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
-        top: int32, left: int32, out_h: int32, out_w: int32,
+        x: pointer(T), y: pointer(T), size: int32,
+        height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
+        top: int32, left: int32, out_h: int32, out_w: int32, vectors_factor: uint32, vectors_shift: uint32,
+        wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
     ):  # fmt: skip
         """One thread: one of y's `size` vectors, the rows of its window each summed for itself."""
-        i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
-            image, oh, ow, vector = pixel_of(i, channels // lanes, out_w, out_h)
-            _, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
+            image, oh, ow, vector = pixel_of(
+                i,
+                vectors,
+                vectors_factor,
+                vectors_shift,
+                out_w,
+                wide_factor,
+                wide_shift,
+                out_h,
+                high_factor,
+                high_shift,
+            )
+            _, h, h_end = cells_of(oh, stride_h, top, size_h, height)
             _, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
+            cells = T(int32((h_end - h) * (w_end - w_first)))
             total, along = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
             value = cuda.local.array(lanes, T)
             for v in range(lanes):
                 total[v] = T(0)
-            line = ((image * height + h_first) * width + w_first) * channels + vector * lanes
-            for _ in range(h_first, h_end):
-                at = line
+            line = int32(((image * height + h) * width + w_first) * vectors + vector)
+            while h < h_end:
+                at, w = line, w_first
                 for v in range(lanes):
                     along[v] = T(0)
-                for _ in range(w_first, w_end):
-                    fetch(x, at, lanes, value)
+                while w < w_end:
+                    fetch(x, int64(at) * lanes, lanes, value)
                     for v in range(lanes):
                         along[v] += value[v]
-                    at += channels
+                    at, w = int32(at + vectors), int32(w + 1)
                 for v in range(lanes):
                     total[v] += along[v]
-                line += int64(width) * channels
-            cells = T(int32((h_end - h_first) * (w_end - w_first)))
+                line, h = int32(line + width * vectors), int32(h + 1)
             for v in range(lanes):
                 total[v] /= cells
-            put(y, i * lanes, lanes, total)
+            put(y, int64(i) * lanes, lanes, total)
 
     return take_means
 
@@ -69,30 +81,36 @@ def avg_forward_shared(T, lanes):
 
     @kernel(threads=THREADS)
     def take_shared_means(
-        x: pointer(T), y: pointer(T), across: int32,
-        height: int32, width: int32, channels: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
-        top: int32, left: int32, out_h: int32, out_w: int32,
+        x: pointer(T), y: pointer(T), across: int32, across_bits: uint32, groups: int32,
+        height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
+        top: int32, left: int32, out_h: int32, out_w: int32, groups_factor: uint32, groups_shift: uint32,
+        wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
+        size_factor: uint32, size_shift: uint32,
     ):  # fmt: skip
         """One block, one thread: as in `max_forward_shared`. 4 KB of shared memory."""
         shared = cuda.shared.array(room, T)
-        vectors = channels // lanes
-        groups = (vectors + across - 1) // across
-        image, oh, ow, group = pixel_of(int64(cuda.blockIdx.x), groups, out_w, out_h)
-        vector, part = group * across + cuda.threadIdx.x % across, cuda.threadIdx.x // across
-        _, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
-        _, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
-        high, wide = h_end - h_first, w_end - w_first
+        image, oh, ow, group = pixel_of(
+            int32(cuda.blockIdx.x), groups, groups_factor, groups_shift, out_w, wide_factor, wide_shift,
+            out_h, high_factor, high_shift,
+        )  # fmt: skip
+        thread, step = int32(cuda.threadIdx.x), int32(shift_right(uint32(THREADS), across_bits))
+        part = int32(shift_right(uint32(thread), across_bits))
+        vector = int32(group * across + thread - part * across)
+        h0, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
+        w0, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
         total, value = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
         for v in range(lanes):
             total[v] = T(0)
-        if vector < vectors:
-            for number in range(part, high * wide, THREADS // across):
-                line = quotient(number, wide)
-                h, w = h_first + line, w_first + number - line * wide
-                fetch(x, ((image * height + h) * width + w) * channels + vector * lanes, lanes, value)
+        cell = part if vector < vectors else int32(size_h * size_w)
+        while cell < size_h * size_w:
+            row = quotient(cell, size_factor, size_shift)
+            h, w = int32(h0 + row), int32(w0 + cell - row * size_w)
+            if h_first <= h < h_end and w_first <= w < w_end:
+                fetch(x, int64(int32(((image * height + h) * width + w) * vectors + vector)) * lanes, lanes, value)
                 for v in range(lanes):
                     total[v] += value[v]
-        thread, half = cuda.threadIdx.x, THREADS // 2
+            cell = int32(cell + step)
+        half = int32(THREADS // 2)
         for v in range(lanes):
             store(shared, v * THREADS + thread, total[v])
         cuda.syncthreads()
@@ -102,12 +120,12 @@ def avg_forward_shared(T, lanes):
                     total[v] += load(shared, v * THREADS + thread + half)
                     store(shared, v * THREADS + thread, total[v])
             cuda.syncthreads()
-            half //= 2
+            half = int32(half >> 1)
         if part == 0 and vector < vectors:
-            cells = T(int32(high * wide))
+            cells = T(int32((h_end - h_first) * (w_end - w_first)))
             for v in range(lanes):
                 total[v] /= cells
-            put(y, (((image * out_h + oh) * out_w + ow) * vectors + vector) * lanes, lanes, total)
+            put(y, int64(int32(((image * out_h + oh) * out_w + ow) * vectors + vector)) * lanes, lanes, total)
 
     return take_shared_means
 
@@ -118,45 +136,61 @@ def avg_backward(T, lanes):
 
     @kernel(threads=THREADS)
     def collect_from_means(
-        dy: pointer(T), dx: pointer(T), size: int64,
-        height: int32, width: int32, channels: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
-        top: int32, left: int32, out_h: int32, out_w: int32,
+        dy: pointer(T), dx: pointer(T), size: int32,
+        height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
+        top: int32, left: int32, out_h: int32, out_w: int32, vectors_factor: uint32, vectors_shift: uint32,
+        wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
+        down_factor: uint32, down_shift: uint32, right_factor: uint32, right_shift: uint32,
     ):  # fmt: skip
         """One thread: one of dx's `size` vectors, its share of all windows over it, in rising order."""
-        i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
-            image, h, w, vector = pixel_of(i, channels // lanes, width, height)
-            oh_first, oh_end = windows_over(h + top, stride_h, size_h, out_h)
-            ow_first, ow_end = windows_over(w + left, stride_w, size_w, out_w)
+            image, h, w, vector = pixel_of(
+                i,
+                vectors,
+                vectors_factor,
+                vectors_shift,
+                width,
+                wide_factor,
+                wide_shift,
+                height,
+                high_factor,
+                high_shift,
+            )
+            oh, oh_end = windows_over(int32(h + top), size_h, out_h, down_factor, down_shift)
+            ow_first, ow_end = windows_over(int32(w + left), size_w, out_w, right_factor, right_shift)
             total, share = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
             for v in range(lanes):
                 total[v] = T(0)
-            for oh in range(oh_first, oh_end):
+            line = int32(((image * out_h + oh) * out_w + ow_first) * vectors + vector)
+            while oh < oh_end:
                 _, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
-                for ow in range(ow_first, ow_end):
+                at, ow = line, ow_first
+                while ow < ow_end:
                     _, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
                     cells = T(int32((h_end - h_first) * (w_end - w_first)))
-                    at = ((image * out_h + oh) * out_w + ow) * channels + vector * lanes
-                    fetch(dy, at, lanes, share)
+                    fetch(dy, int64(at) * lanes, lanes, share)
                     for v in range(lanes):
                         total[v] += share[v] / cells
-            put(dx, i * lanes, lanes, total)
+                    at, ow = int32(at + vectors), int32(ow + 1)
+                line, oh = int32(line + out_w * vectors), int32(oh + 1)
+            put(dx, int64(i) * lanes, lanes, total)
 
     return collect_from_means
 
 
 def forward(x, y, geometry):
-    *_, size_h, size_w, _, _, _, _, out_h, out_w = geometry
+    size_h, size_w = geometry[4:6]
     T, lanes = element_of(x), lanes_of(geometry[3], x, y)
     if size_h * size_w >= MANY:
         launch_over_windows(avg_forward_shared(T, lanes), lanes, (x, y), geometry)
     else:
-        launch_over_cells(avg_forward(T, lanes), out_h * out_w, lanes, (x, y), geometry)
+        launch_over_cells(avg_forward(T, lanes), True, lanes, (x, y), geometry)
 
 
 def backward(dy, dx, geometry):
     T, lanes = element_of(dy), lanes_of(geometry[3], dy, dx)
-    launch_over_cells(avg_backward(T, lanes), geometry[1] * geometry[2], lanes, (dy, dx), geometry)
+    launch_over_cells(avg_backward(T, lanes), False, lanes, (dy, dx), geometry)
 
 
 avg_vectors = Rung(forward, backward)

@@ -1,10 +1,17 @@
-"""Windows over images: where they lie, which of them cover a cell, and how kernels are launched over them."""
+"""Windows over images: where they lie, which of them cover a cell, and how kernels are launched over them.
+
+Numbers are int32, which Numba has to be told at every step: of 64 bits, each costs a GPU twice, and a product four
+times. So a launch takes as many images as have less than 2^31 vectors.
+"""
 
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
-from numba import cuda, int32, int64, uint32
+from numba import cuda, int32
 
+from ...quotients import LIMIT, quotient, reciprocal
 from ...wide import width_of
 
 THREADS = 256
@@ -13,7 +20,7 @@ MANY = 32
 
 
 class Rung(NamedTuple):
-    """One variant: forward fills y (and offsets, if they are wanted), backward fills dx. All arrays are flat."""
+    """One variant: forward fills y (and offsets, if they are wanted), backward fills dx."""
 
     forward: Callable
     backward: Callable
@@ -22,31 +29,27 @@ class Rung(NamedTuple):
 @cuda.jit(device=True, forceinline=True)
 def cells_of(window, stride, before, size, edge):
     """A window along one axis: where it starts, and the first and the end of its cells that lie in the image."""
-    start = window * stride - before
-    return start, max(start, 0), min(start + size, edge)
+    start = int32(window * stride - before)
+    return start, int32(max(start, 0)), int32(min(int32(start + size), edge))
 
 
 @cuda.jit(device=True, forceinline=True)
-def quotient(a, b):
-    """a // b, for numbers from 0 to below 2**32: in 64 bits, which Numba would take, a GPU divides by a subroutine."""
-    return int64(uint32(a) // uint32(b))
-
-
-@cuda.jit(device=True, forceinline=True)
-def windows_over(cell, stride, size, windows):
+def windows_over(cell, size, windows, stride_factor, stride_shift):
     """The first and the end of the windows that cover a cell of the padded image, along one axis."""
-    first = int64(0)
+    first = int32(0)
     if cell >= size:
-        first = quotient(cell - size, stride) + 1
-    return first, min(quotient(cell, stride) + 1, windows)
+        first = int32(quotient(cell - size, stride_factor, stride_shift) + 1)
+    return first, int32(min(int32(quotient(cell, stride_factor, stride_shift) + 1), windows))
 
 
 @cuda.jit(device=True, forceinline=True)
-def pixel_of(i, vectors, wide, high):
+def pixel_of(
+    i, vectors, vectors_factor, vectors_shift, wide, wide_factor, wide_shift, high, high_factor, high_shift
+):  # fmt: skip
     """(image, row, column, vector of channels) of the i-th vector of images that are high x wide."""
-    pixel = i // vectors
-    row = pixel // wide
-    image = row // high
+    pixel = quotient(i, vectors_factor, vectors_shift)
+    row = quotient(pixel, wide_factor, wide_shift)
+    image = quotient(row, high_factor, high_shift)
     return image, int32(row - image * high), int32(pixel - row * wide), int32(i - pixel * vectors)
 
 
@@ -56,21 +59,66 @@ def lanes_of(channels, *arrays):
     return 1 if channels % lanes else lanes
 
 
-def launch_over_cells(launch, cells, lanes, arrays, geometry):
-    """Launch with a thread for each vector of all images, each of which has so many cells."""
-    size = geometry[0] * cells * (geometry[3] // lanes)
-    launch((-(-size // THREADS),), *arrays, size, *_sizes(geometry))
+def launch_over_cells(launch, of_outputs, lanes, arrays, geometry):
+    """Launch with a thread for each vector of all outputs, or of all cells of the images."""
+    for images, parts in _portions(lanes, arrays, geometry):
+        size, sizes = _vectors(images, of_outputs, lanes, geometry)
+        launch((-(-size // THREADS),), *parts, size, *sizes)
 
 
 def launch_over_windows(launch, lanes, arrays, geometry):
     """Launch with a block for each window and as many vectors of channels as it can take side by side: 32."""
-    n, _, _, channels, *_, out_h, out_w = geometry
-    vectors = channels // lanes
-    across = min(32, 1 << max(vectors - 1, 0).bit_length())
-    launch((n * out_h * out_w * -(-vectors // across),), *arrays, across, *_sizes(geometry))
+    for images, parts in _portions(lanes, arrays, geometry):
+        blocks, sizes = _groups(images, lanes, geometry)
+        launch((blocks,), *parts, *sizes)
 
 
-def _sizes(geometry):
-    """What kernels are told. A stride beyond the image is as good as one to its end: there is one window."""
-    _, height, width, channels, size_h, size_w, stride_h, stride_w, *rest = geometry
-    return height, width, channels, size_h, size_w, min(stride_h, height), min(stride_w, width), *rest
+def _portions(lanes, arrays, geometry):
+    """[(how many images, the arrays of these)], each with less than 2^31 vectors of x and of y."""
+    n, height, width, channels, *_, out_h, out_w = geometry
+    vectors = max(height * width, out_h * out_w) * (channels // lanes)
+    if n * vectors < LIMIT:
+        return [(n, arrays)] if n * vectors else []
+    if vectors >= LIMIT:
+        raise ValueError(f"pooling: an image has {vectors} times {lanes} numbers: must be below 2**31 times")
+    firsts = range(0, n, (LIMIT - 1) // vectors)
+    arrays = [array.reshape(n, -1) for array in arrays]
+    return [(min(firsts.step, n - first), [array[first : first + firsts.step] for array in arrays]) for first in firsts]
+
+
+# What kernels are told. A stride beyond the image is as good as one to its end: there is one window.
+
+
+@lru_cache(maxsize=256)
+def _vectors(images, of_outputs, lanes, geometry):
+    _, height, width, channels, size_h, size_w, stride_h, stride_w, top, left, out_h, out_w = geometry
+    vectors, stride_h, stride_w = channels // lanes, min(stride_h, height), min(stride_w, width)
+    high, wide = (out_h, out_w) if of_outputs else (height, width)
+    sizes = height, width, vectors, size_h, size_w, stride_h, stride_w, top, left, out_h, out_w
+    divisors = (vectors, wide, high) if of_outputs else (vectors, wide, high, stride_h, stride_w)
+    return images * high * wide * vectors, (*sizes, *chain(*map(reciprocal, divisors)))
+
+
+@lru_cache(maxsize=256)
+def _groups(images, lanes, geometry):
+    _, height, width, channels, size_h, size_w, stride_h, stride_w, top, left, out_h, out_w = geometry
+    vectors, stride_h, stride_w = channels // lanes, min(stride_h, height), min(stride_w, width)
+    across_bits = min(5, (vectors - 1).bit_length())
+    groups = -(-vectors >> across_bits)
+    sizes = (
+        1 << across_bits,
+        across_bits,
+        groups,
+        height,
+        width,
+        vectors,
+        size_h,
+        size_w,
+        stride_h,
+        stride_w,
+        top,
+        left,
+        out_h,
+        out_w,
+    )
+    return images * out_h * out_w * groups, (*sizes, *chain(*map(reciprocal, (groups, out_w, out_h, size_w))))
