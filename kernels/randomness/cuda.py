@@ -13,7 +13,7 @@ from numba import cuda, float64, int32, int64, uint32, uint64
 
 from ..arrays import namespace
 from ..launch import element_of, kernel, pointer
-from ..ptx import load, log, sqrt, store
+from ..ptx import load, log, multiply_high, sqrt, store
 from ..wide import accesses, width_of
 from .series import COS, ERF_SQRT2, PROBIT, SIN, TAU, W_HALF
 
@@ -27,13 +27,16 @@ MAX_INT64 = (1 << 63) - 1
 
 @cuda.jit(device=True, forceinline=True)
 def philox(block, step, stream, key_0, key_1):
-    """The four 32-bit words of a block. Products of 32 by 32 bits are one instruction, and Python's integers wrap
+    """The four 32-bit words of a block. Both halves of a product become one instruction, and Python's integers wrap
     nowhere: hence the types."""
     a, b, c, d = uint32(block & LOW), uint32(block >> 32), uint32(step), uint32(stream)
     for _ in range(10):
-        low, high = uint64(a) * uint64(MULTIPLIER_0), uint64(c) * uint64(MULTIPLIER_1)
-        a, b = uint32(uint32(high >> uint64(32)) ^ b ^ key_0), uint32(high & uint64(LOW))
-        c, d = uint32(uint32(low >> uint64(32)) ^ d ^ key_1), uint32(low & uint64(LOW))
+        upper_a = multiply_high(a, uint32(MULTIPLIER_0))
+        lower_a = uint32(uint64(a) * uint64(MULTIPLIER_0) & uint64(LOW))
+        upper_c = multiply_high(c, uint32(MULTIPLIER_1))
+        lower_c = uint32(uint64(c) * uint64(MULTIPLIER_1) & uint64(LOW))
+        a, b = uint32(upper_c ^ b ^ key_0), lower_c
+        c, d = uint32(upper_a ^ d ^ key_1), lower_a
         key_0 = uint32((uint64(key_0) + uint64(WEYL_0)) & uint64(LOW))
         key_1 = uint32((uint64(key_1) + uint64(WEYL_1)) & uint64(LOW))
     return a, b, c, d

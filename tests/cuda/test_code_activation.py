@@ -34,7 +34,7 @@ def test_elementwise_functions_take_16_bytes_at_once(arch):
 def test_a_warp_shuffles_and_reads_16_bytes_at_once(op, arch):
     forward = sass.code(softmax.warp_per_row(op, float32, 4), arch)
     backward = sass.code(softmax.warp_per_row_backward(op, float32, 4), arch)
-    assert forward.count(r"SHFL.*") >= 10 and backward.count(r"SHFL.*") >= 5
+    assert forward.count(r"SHFL.*") >= 2 and backward.count(r"SHFL.*") >= 1  # in loops: as often as lanes double
     for found in (forward, backward):
         assert found.count(r"LDG\.E\.128.*") and found.count(r"STG\.E\.128.*")
         assert not found.count(r"(LDG|STG)\.E")

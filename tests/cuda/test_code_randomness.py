@@ -17,7 +17,7 @@ DOUBLE = r"(DADD|DMUL|DFMA|DSETP)\b.*"
 def test_a_product_of_words_is_one_instruction(make, arch):
     """Philox takes two products a round, ten rounds; the first of them may move to the unit for uniform numbers."""
     found = sass.code(make(float32, 4), arch)
-    assert 20 <= found.count(r"U?IMAD\.WIDE\.U32.*") <= 22
+    assert 19 <= found.count(r"U?IMAD\.(WIDE|HI)\.U32.*") <= 22
     assert found.count(r"STG\.E\.128.*") == 1
 
 

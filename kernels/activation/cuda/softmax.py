@@ -2,7 +2,8 @@
 
     three-pass     a thread a row: its maximum; the sum of exponentials; the result
     online         a thread a row: maximum and sum in one pass, the sum rescaled where the maximum rises; the result
-    warp-per-row   a warp a row: each lane does the same for every 32nd part of it, and shuffles join what they found
+    warp-per-row   a warp a row, or several short ones: each lane does the same for every 32nd part of it, or every
+                   16th ..., and shuffles join what they found
 
 None uses shared memory. Rows may be of any length; element j of a row is x[row * length + j]. A thread's sums add up
 BLOCK terms before they are added to the total, so that rounding errors grow with the root of a long row and not with
@@ -14,17 +15,15 @@ The online maximum: M. Milakov and N. Gimelshein, "Online normalizer calculation
 import math
 from functools import cache
 
-from numba import cuda, int64
+from numba import cuda, int32, int64, uint32
 
 from ...arrays import contiguous
 from ...launch import element_of, kernel, pointer
 from ...ptx import exp, load, log, store
-from ...reductions import WARP, device, higher, warp_highest, warp_sum
+from ...reductions import device, group_highest, group_sum, higher, row_and_lane, row_lanes
 from ...wide import accesses, width_of
 from .elementwise import THREADS
 
-# Rows of a block with a warp each.
-ROWS = THREADS // WARP
 BLOCK = 32
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -45,10 +44,10 @@ def online_sum(T, width):
     @device
     def highest_and_sum(x, first, end, step, numbers):
         """The largest x, -Inf where there are none; and the sum of exp(x - it)."""
-        highest, total = T(-math.inf), T(0)
-        for block in range(first, end, BLOCK * step):
-            before, part = highest, T(0)
-            for j in range(block, min(end, block + BLOCK * step), step):
+        highest, total, j = T(-math.inf), T(0), first
+        while j < end:
+            before, part, stop = highest, T(0), min(end, j + BLOCK * step)
+            while j < stop:
                 fetch(x, j, width, numbers)
                 top = highest
                 for v in range(width):
@@ -57,6 +56,7 @@ def online_sum(T, width):
                 highest = top
                 for v in range(width):
                     part += rescaled(numbers[v], highest)
+                j += step
             total = total * rescaled(before, highest) + part
         return highest, total
 
@@ -70,14 +70,15 @@ def sum_of(term, T, width):
     @device
     def add_up(a, b, first, end, step, left, right):
         """The sum of term(a, b)."""
-        total = T(0)
-        for block in range(first, end, BLOCK * step):
-            part = T(0)
-            for j in range(block, min(end, block + BLOCK * step), step):
+        total, j = T(0), first
+        while j < end:
+            part, stop = T(0), min(end, j + BLOCK * step)
+            while j < stop:
                 fetch(a, j, width, left)
                 fetch(b, j, width, right)
                 for v in range(width):
                     part += term(left[v], right[v])
+                j += step
             total += part
         return total
 
@@ -219,25 +220,31 @@ def warp_per_row(op, T, width):
     highest_and_sum = online_sum(T, width)
 
     @kernel(threads=THREADS)
-    def normalize_warp_per_row(x: pointer(T), y: pointer(T), rows: int64, length: int64):
-        """One warp: one row; one lane: `width` neighbouring numbers of every 32 * `width`.
+    def normalize_warp_per_row(
+        x: pointer(T), y: pointer(T), rows: int64, length: int64, lanes: int32, lanes_bits: uint32
+    ):  # fmt: skip
+        """One warp, or `lanes` lanes of it: one row; one lane: `width` neighbouring numbers of every `lanes` * `width`.
 
         Why it is faster: the lanes read whole cache lines, 16 bytes each where rows are whole 16 bytes, and few long
-        rows keep 32 times as many threads busy. Ten shuffles join the lanes' maxima and their sums.
+        rows keep 32 times as many threads busy. Ten shuffles, or two for each time the lanes double, join the lanes'
+        maxima and their sums. (A whole warp for ten numbers takes four times the instructions.)
         """
         numbers = cuda.local.array(width, T)
-        row = int64(cuda.blockIdx.x) * ROWS + cuda.threadIdx.x // WARP
-        if row < rows:
-            first, end, step = row * length + cuda.threadIdx.x % WARP * width, (row + 1) * length, WARP * width
-            own, total = highest_and_sum(x, first, end, step, numbers)
-            highest = warp_highest(own)
-            total = warp_sum(total * rescaled(own, highest))
-            normalizer = normal(total + (highest - highest))  # Inf - Inf, as above
-            for j in range(first, end, step):
+        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
+        row = min(own_row, rows - 1)  # shuffles want all lanes: those without a row do the last one, and write nothing
+        first, end, step = row * length + lane * width, (row + 1) * length, int64(lanes * width)
+        own, total = highest_and_sum(x, first, end, step, numbers)
+        highest = group_highest(own, lanes)
+        total = group_sum(total * rescaled(own, highest), lanes)
+        normalizer = normal(total + (highest - highest))  # Inf - Inf, as above
+        if row == own_row:
+            j = first
+            while j < end:
                 fetch(x, j, width, numbers)
                 for v in range(width):
                     numbers[v] = result(numbers[v], highest, normalizer)
                 put(y, j, width, numbers)
+                j += step
 
     return normalize_warp_per_row
 
@@ -249,20 +256,25 @@ def warp_per_row_backward(op, T, width):
     add_up = sum_of(term, T, width)
 
     @kernel(threads=THREADS)
-    def slope_warp_per_row(dy: pointer(T), y: pointer(T), dx: pointer(T), rows: int64, length: int64):
-        """One warp: one row of dx, shared among its lanes as forward; faster for the same reason."""
+    def slope_warp_per_row(
+        dy: pointer(T), y: pointer(T), dx: pointer(T), rows: int64, length: int64, lanes: int32, lanes_bits: uint32
+    ):  # fmt: skip
+        """One warp: one row of dx, or several, shared among its lanes as forward; faster for the same reason."""
         left = cuda.local.array(width, T)
         right = cuda.local.array(width, T)
-        row = int64(cuda.blockIdx.x) * ROWS + cuda.threadIdx.x // WARP
-        if row < rows:
-            first, end, step = row * length + cuda.threadIdx.x % WARP * width, (row + 1) * length, WARP * width
-            total = warp_sum(add_up(dy, y, first, end, step, left, right))
-            for j in range(first, end, step):
+        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
+        row = min(own_row, rows - 1)
+        first, end, step = row * length + lane * width, (row + 1) * length, int64(lanes * width)
+        total = group_sum(add_up(dy, y, first, end, step, left, right), lanes)
+        if row == own_row:
+            j = first
+            while j < end:
                 fetch(dy, j, width, left)
                 fetch(y, j, width, right)
                 for v in range(width):
                     left[v] = slope(left[v], right[v], total)
                 put(dx, j, width, left)
+                j += step
 
     return slope_warp_per_row
 
@@ -292,7 +304,9 @@ def _by_warps(make, op):
         size, length = arrays[0].size, arrays[0].shape[-1]
         if size:
             arrays, rows, T = [*map(contiguous, arrays)], size // length, element_of(arrays[0])
-            make(op, T, row_width(length, *arrays))((-(-rows // ROWS),), *arrays, rows, length)
+            width = row_width(length, *arrays)
+            lanes, bits = row_lanes(length, width)
+            make(op, T, width)((-(-rows * lanes // THREADS),), *arrays, rows, length, lanes, bits)
 
     return launch
 

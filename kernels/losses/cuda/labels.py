@@ -2,12 +2,12 @@
 
 from functools import cache
 
-from numba import cuda, int64
+from numba import cuda, int32, int64, uint32
 
 from ...arrays import contiguous, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
-from ...reductions import WARP, block_sum, device, higher, warp_highest, warp_lowest
+from ...reductions import WARP, block_sum, device, group_highest, group_lowest, row_and_lane, row_lanes
 from .parts import THREADS, WARPS, total_of
 
 # Labels of one warp.
@@ -24,7 +24,7 @@ def find_outside(labels: pointer(int64), size: int64, classes: int64, firsts: po
             label = load(labels, i)
             if label < 0 or label >= classes:
                 first = min(first, i)
-        first = warp_lowest(first)
+        first = group_lowest(first, WARP)
         if cuda.threadIdx.x % WARP == 0:
             store(firsts, warp, first)
 
@@ -35,7 +35,7 @@ def find_lowest(numbers: pointer(int64), count: int64, result: pointer(int64)):
     lowest = load(numbers, 0)
     for i in range(int64(cuda.threadIdx.x), count, WARP):
         lowest = min(lowest, load(numbers, i))
-    lowest = warp_lowest(lowest)
+    lowest = group_lowest(lowest, WARP)
     if cuda.threadIdx.x == 0:
         store(result, 0, lowest)
 
@@ -53,33 +53,36 @@ def first_outside(labels, classes):
 
 
 @device
-def row_argmax(x, start, length):
-    """Where in a warp's row the largest number stands first; NaN is the largest."""
-    lane, highest, first = cuda.threadIdx.x % WARP, load(x, start), length
-    for j in range(lane, length, WARP):
-        highest = higher(highest, load(x, start + j))
-    highest = warp_highest(highest)
-    for j in range(lane, length, WARP):
+def row_argmax(x, start, length, lane, lanes):
+    """Where in the row of a group of lanes the largest number stands first; NaN is the largest.
+
+    Each lane looks at its part from the end, so that of equal numbers the first stays."""
+    j = length - 1 - lane
+    highest, first = load(x, start + j), j
+    while j >= lanes:
+        j -= lanes
         number = load(x, start + j)
-        if number == highest or number != number:
-            first = min(first, j)
-    return warp_lowest(first)
+        if number >= highest or number != number:
+            highest, first = number, j
+    best = group_highest(highest, lanes)
+    return group_lowest(first if highest == best or highest != highest else length, lanes)
 
 
 @cache
 def count_rows(T, labelled):
     @kernel(threads=THREADS)
     def count_right_rows(
-        p: pointer(T), t: pointer(int64 if labelled else T), rows: int64, length: int64, parts: pointer(int64)
-    ):
-        """One warp: one row, which is right where its largest p stands at its label, or at its largest t. One block:
-        how many of its rows are."""
+        p: pointer(T), t: pointer(int64 if labelled else T), rows: int64, length: int64, parts: pointer(int64),
+        lanes: int32, lanes_bits: uint32,
+    ):  # fmt: skip
+        """A group of lanes: one row, which is right where its largest p stands at its label, or at its largest t. One
+        block: how many of its rows are."""
         shared = cuda.shared.array(WARPS, int64)
-        row, right = int64(cuda.blockIdx.x) * WARPS + cuda.threadIdx.x // WARP, int64(0)
-        if row < rows:
-            expected = load(t, row) if labelled else row_argmax(t, row * length, length)
-            if row_argmax(p, row * length, length) == expected and cuda.threadIdx.x % WARP == 0:
-                right = int64(1)
+        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
+        row, right = min(own_row, rows - 1), int64(0)
+        expected = load(t, row) if labelled else row_argmax(t, row * length, length, lane, lanes)
+        if row_argmax(p, row * length, length, lane, lanes) == expected and lane == 0 and row == own_row:
+            right = int64(1)
         right = block_sum(right, shared)
         if cuda.threadIdx.x == 0:
             store(parts, cuda.blockIdx.x, right)
@@ -91,7 +94,7 @@ def count_correct(p, t, labels=None):
     """The number of right rows, by t of p's shape or by labels."""
     T, length, labelled = element_of(p), p.shape[-1], labels is not None
     p, t = contiguous(p), contiguous(labels if labelled else t)
-    rows = p.size // length
-    parts = namespace(p).empty((-(-rows // WARPS),), "int64")
-    count_rows(T, labelled)((parts.size,), p, t, rows, length, parts)
+    rows, (lanes, bits) = p.size // length, row_lanes(length, 1)
+    parts = namespace(p).empty((-(-rows * lanes // THREADS),), "int64")
+    count_rows(T, labelled)((parts.size,), p, t, rows, length, parts, lanes, bits)
     return total_of(int64, parts)

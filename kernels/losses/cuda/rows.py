@@ -1,4 +1,5 @@
-"""Losses on classes: a warp takes a row, a lane `width` neighbouring numbers of every 32 * `width`, as in softmax.
+"""Losses on classes: a warp takes a row, or several short ones, a lane `width` neighbouring numbers at a time, as in
+softmax.
 
 Targets are rows of numbers or one label each; labels become rows of 0 and 1 in registers.
 
@@ -8,13 +9,13 @@ last are the blocks' parts of the loss.
 
 from functools import cache
 
-from numba import cuda, int32, int64
+from numba import cuda, int32, int64, uint32
 
 from ...activation.cuda.softmax import first_of, online_sum, rescaled, row_width, sum_of
 from ...arrays import contiguous, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import exp, load, log, store
-from ...reductions import WARP, block_sum, device, warp_highest, warp_sum
+from ...reductions import block_sum, device, group_highest, group_sum, row_and_lane, row_lanes
 from ...wide import accesses
 from .parts import THREADS, WARPS, is_clipped, log_of_clipped, scale_of, total_of
 
@@ -44,37 +45,45 @@ def softmax_loss(labelled, T, width):
     t, which is 1 for a distribution). With them, backward is one pass.
     """
     fetch, _ = accesses(T, width, width)
-    target, highest_and_sum = targets_of(T, width, labelled), online_sum(T, width)
+    highest_and_sum = online_sum(T, width)
 
     @kernel(threads=THREADS)
     def lose_softmax(
-        x: pointer(T), t: pointer(int64 if labelled else T), notes: pointer(T), rows: int64, length: int64, part: T
-    ):
-        """The row's logits are read twice: for their maximum and the sum, and where the targets ask for them."""
+        x: pointer(T), t: pointer(int64 if labelled else T), notes: pointer(T), rows: int64, length: int64, part: T,
+        lanes: int32, lanes_bits: uint32,
+    ):  # fmt: skip
+        """The row's logits are read for their maximum and the sum, and again where the targets ask for them: of labels
+        one number."""
         shared = cuda.shared.array(WARPS, T)
         numbers = cuda.local.array(width, T)
         targets = cuda.local.array(width, T)
-        row, lane, loss = int64(cuda.blockIdx.x) * WARPS + cuda.threadIdx.x // WARP, cuda.threadIdx.x % WARP, T(0)
-        if row < rows:
-            start, step = row * length, WARP * width
-            own, total = highest_and_sum(x, start + lane * width, start + length, step, numbers)
-            highest = warp_highest(own)
-            # Inf - Inf: a row with Inf, or of nothing but -Inf, is NaN.
-            total = warp_sum(total * rescaled(own, highest)) + (highest - highest)
-            weight, dot = T(0), T(0)
-            for col in range(lane * width, length, step):
+        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
+        row = min(own_row, rows - 1)
+        start, col, step, loss = row * length, int64(lane * width), int64(lanes * width), T(0)
+        own, total = highest_and_sum(x, start + col, start + length, step, numbers)
+        highest = group_highest(own, lanes)
+        # Inf - Inf: a row with Inf, or of nothing but -Inf, is NaN.
+        total = group_sum(total * rescaled(own, highest), lanes) + (highest - highest)
+        weight, dot = T(0), T(0)
+        if labelled:  # a label outside is a row of zeros
+            label = load(t, row)
+            if 0 <= label < length:
+                weight, dot = T(1), load(x, start + label) - highest
+        else:
+            while col < length:
                 fetch(x, start + col, width, numbers)
-                target(t, row, length, col, targets)
+                fetch(t, start + col, width, targets)
                 for v in range(width):
                     weight += targets[v]
                     # 0 times -Inf: an impossible class that is not asked for costs nothing.
                     if targets[v] != T(0):
                         dot += targets[v] * (numbers[v] - highest)
-            weight, dot = warp_sum(weight), warp_sum(dot)
-            if lane == 0:
-                store(notes, row, highest)
-                store(notes, rows + row, weight / total)
-                loss = (log(total) * weight - dot) * part
+                col += step
+            weight, dot = group_sum(weight, lanes), group_sum(dot, lanes)
+        if lane == 0 and row == own_row:
+            store(notes, row, highest)
+            store(notes, rows + row, weight / total)
+            loss = (log(total) * weight - dot) * part
         loss = block_sum(loss, shared)
         if cuda.threadIdx.x == 0:
             store(notes, 2 * rows + cuda.blockIdx.x, loss)
@@ -91,22 +100,24 @@ def softmax_loss_backward(labelled, T, width):
     def slope_softmax(
         dloss: pointer(T), has_dloss: int32, scale: T,
         x: pointer(T), t: pointer(int64 if labelled else T), notes: pointer(T), dx: pointer(T),
-        rows: int64, length: int64,
+        rows: int64, length: int64, lanes: int32, lanes_bits: uint32,
     ):  # fmt: skip
         """dx = (softmax(x) sum of t - t) / rows, times `scale` and, where there is one, dloss[0]."""
         numbers = cuda.local.array(width, T)
         targets = cuda.local.array(width, T)
-        row = int64(cuda.blockIdx.x) * WARPS + cuda.threadIdx.x // WARP
+        row, lane = row_and_lane(THREADS, lanes, lanes_bits)
         if row < rows:
             if has_dloss:
                 scale *= load(dloss, 0)
             highest, factor = load(notes, row), load(notes, rows + row)
-            for col in range(cuda.threadIdx.x % WARP * width, length, WARP * width):
+            col = int64(lane * width)
+            while col < length:
                 fetch(x, row * length + col, width, numbers)
                 target(t, row, length, col, targets)
                 for v in range(width):
                     numbers[v] = (exp(numbers[v] - highest) * factor - targets[v]) * scale
                 put(dx, row * length + col, width, numbers)
+                col += lanes * width
 
     return slope_softmax
 
@@ -122,31 +133,33 @@ def probability_loss(labelled, T, width):
 
     @kernel(threads=THREADS)
     def lose_probability(
-        p: pointer(T), t: pointer(int64 if labelled else T), notes: pointer(T), rows: int64, length: int64, part: T
-    ):
+        p: pointer(T), t: pointer(int64 if labelled else T), notes: pointer(T), rows: int64, length: int64, part: T,
+        lanes: int32, lanes_bits: uint32,
+    ):  # fmt: skip
         """The row is read twice: for its sum, and for the logarithms where the targets ask for them."""
         shared = cuda.shared.array(WARPS, T)
         numbers = cuda.local.array(width, T)
         targets = cuda.local.array(width, T)
-        row, lane, loss = int64(cuda.blockIdx.x) * WARPS + cuda.threadIdx.x // WARP, cuda.threadIdx.x % WARP, T(0)
-        if row < rows:
-            start, step = row * length, WARP * width
-            total = warp_sum(add_up_row(p, p, start + lane * width, start + length, step, numbers, targets))
-            weight, dot = T(0), T(0)
-            for col in range(lane * width, length, step):
-                fetch(p, start + col, width, numbers)
-                target(t, row, length, col, targets)
-                for v in range(width):
-                    q = numbers[v] / total
-                    # Where q is NaN, 0 times its logarithm is too.
-                    if targets[v] != T(0) or q != q:
-                        dot += targets[v] * log_of_clipped(q)
-                    weight += T(0) if is_clipped(q) else targets[v]
-            weight, dot = warp_sum(weight), warp_sum(dot)
-            if lane == 0:
-                store(notes, row, total)
-                store(notes, rows + row, weight)
-                loss = -dot * part
+        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
+        row = min(own_row, rows - 1)
+        start, col, step, loss = row * length, int64(lane * width), int64(lanes * width), T(0)
+        total = group_sum(add_up_row(p, p, start + col, start + length, step, numbers, targets), lanes)
+        weight, dot = T(0), T(0)
+        while col < length:
+            fetch(p, start + col, width, numbers)
+            target(t, row, length, col, targets)
+            for v in range(width):
+                q = numbers[v] / total
+                # Where q is NaN, 0 times its logarithm is too.
+                if targets[v] != T(0) or q != q:
+                    dot += targets[v] * log_of_clipped(q)
+                weight += T(0) if is_clipped(q) else targets[v]
+            col += step
+        weight, dot = group_sum(weight, lanes), group_sum(dot, lanes)
+        if lane == 0 and row == own_row:
+            store(notes, row, total)
+            store(notes, rows + row, weight)
+            loss = -dot * part
         loss = block_sum(loss, shared)
         if cuda.threadIdx.x == 0:
             store(notes, 2 * rows + cuda.blockIdx.x, loss)
@@ -163,18 +176,19 @@ def probability_loss_backward(labelled, T, width):
     def slope_probability(
         dloss: pointer(T), has_dloss: int32, scale: T,
         p: pointer(T), t: pointer(int64 if labelled else T), notes: pointer(T), dp: pointer(T),
-        rows: int64, length: int64,
+        rows: int64, length: int64, lanes: int32, lanes_bits: uint32,
     ):  # fmt: skip
         """dp = (sum of t not clipped / sum of p - t / p, zero where clipped) / rows, times `scale` and dloss[0]."""
         numbers = cuda.local.array(width, T)
         targets = cuda.local.array(width, T)
-        row = int64(cuda.blockIdx.x) * WARPS + cuda.threadIdx.x // WARP
+        row, lane = row_and_lane(THREADS, lanes, lanes_bits)
         if row < rows:
             if has_dloss:
                 scale *= load(dloss, 0)
             total = load(notes, row)
             common = load(notes, rows + row) / total
-            for col in range(cuda.threadIdx.x % WARP * width, length, WARP * width):
+            col = int64(lane * width)
+            while col < length:
                 fetch(p, row * length + col, width, numbers)
                 target(t, row, length, col, targets)
                 for v in range(width):
@@ -183,6 +197,7 @@ def probability_loss_backward(labelled, T, width):
                         own = targets[v] / numbers[v]
                     numbers[v] = (common - own) * scale
                 put(dp, row * length + col, width, numbers)
+                col += lanes * width
 
     return slope_probability
 
@@ -195,18 +210,19 @@ def over_rows(forward, backward, labelled):
 
     def launch_forward(y, t):
         T, length, y, t = element_of(y), y.shape[-1], contiguous(y), contiguous(t)
-        rows = y.size // length
-        blocks = -(-rows // WARPS)
+        rows, width = y.size // length, aligned(length, y, t)
+        lanes, bits = row_lanes(length, width)
+        blocks = -(-rows * lanes // THREADS)
         notes = namespace(y).empty((2 * rows + blocks,), y.dtype)
-        make = forward(labelled, T, aligned(length, y, t))
-        make((blocks,), y, t, notes, rows, length, 1.0 / rows)
+        forward(labelled, T, width)((blocks,), y, t, notes, rows, length, 1.0 / rows, lanes, bits)
         return total_of(T, notes[2 * rows :]), notes
 
     def launch_backward(dloss, y, t, notes, dy):
         T, length, y, t, dy = element_of(y), y.shape[-1], contiguous(y), contiguous(t), contiguous(dy)
-        rows = y.size // length
-        make = backward(labelled, T, aligned(length, y, t, dy))
-        make((-(-rows // WARPS),), *scale_of(dloss, y, rows), y, t, notes, dy, rows, length)
+        rows, width = y.size // length, aligned(length, y, t, dy)
+        lanes, bits = row_lanes(length, width)
+        blocks, scale = -(-rows * lanes // THREADS), scale_of(dloss, y, rows)
+        backward(labelled, T, width)((blocks,), *scale, y, t, notes, dy, rows, length, lanes, bits)
 
     return launch_forward, launch_backward
 
