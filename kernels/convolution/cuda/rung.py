@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
+from itertools import chain
 from typing import NamedTuple
 
-from numba import cuda, int32, int64
+from numba import cuda, int32, int64, uint32
 
 from ...arrays import namespace
 from ...gemm.cuda import CODES, activate, add_up, share_of
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
+from ...quotients import quotient, reciprocal
 from .window import backward_window, forward_window, phases, terms_of
 
 # The sums for dw are cut into parts that begin at a multiple of this many pixels.
 GRAIN = 8
+# Weights are turned in tiles of so many filters by as many channels, in each of which a warp takes every 8th row.
+TILE, THREADS = 32, 256
+ROWS = THREADS // TILE
 
 
 class Rung(NamedTuple):
@@ -27,24 +32,52 @@ class Rung(NamedTuple):
 
 @cache
 def turn(T):
-    @kernel(threads=256)
+    pitch = TILE + 1  # so that rows of the tile begin in other banks
+    room = TILE * pitch
+
+    @kernel(threads=THREADS)
     def turn_weights(
-        w: pointer(T), turned: pointer(T), taps_w: int32, first_h: int32, every_h: int32, first_w: int32,
-        every_w: int32, window_w: int32, depth: int32, filters: int32, channels: int32, size: int64,
+        w: pointer(T), turned: pointer(T), first_h: int32, every_h: int32, first_w: int32, every_w: int32,
+        window_w: int32, depth: int32, filters: int32, channels: int32, columns: int32, taps_w: int32,
+        across: int32, down: int32, across_factor: uint32, across_shift: uint32, down_factor: uint32,
+        down_shift: uint32, taps_factor: uint32, taps_shift: uint32, depth_factor: uint32, depth_shift: uint32,
     ):  # fmt: skip
-        """One thread: one number of turned[th, tw, f, channel] = w[kh, kw, c, group's first filter + f], of the taps
-        first, first + every ... alone. What a group's filters are to y, its channels are to dx."""
-        i = int64(cuda.blockIdx.x) * 256 + cuda.threadIdx.x
-        if i < size:
-            columns = filters // (channels // depth)
-            row, channel = i // channels, int32(i % channels)
-            tap, f = int32(row // columns), int32(row % columns)
-            kh, kw = first_h + tap // taps_w * every_h, first_w + tap % taps_w * every_w
-            group, c = channel // depth, channel % depth
-            at = (int64(kh * window_w + kw) * depth + c) * filters + group * columns + f
-            store(turned, i, load(w, at))
+        """turned[th, tw, f, channel] = w[kh, kw, c, group's first filter + f], of the taps first, first + every ...
+        alone. What a group's filters (`columns`) are to y, its channels (`depth`) are to dx.
+
+        One block: 32 filters by 32 channels of a tap, of which there are `down` by `across`; one warp reads a channel's
+        filters and writes a filter's channels, which lie side by side. 4 KB of shared memory, 8 with float64."""
+        tile = cuda.shared.array(room, T)
+        block = int32(cuda.blockIdx.x)
+        x, y = int32(cuda.threadIdx.x & (TILE - 1)), int32(cuda.threadIdx.x // uint32(TILE))
+        rest = quotient(block, across_factor, across_shift)
+        tap = quotient(rest, down_factor, down_shift)
+        channel0, f0 = int32((block - rest * across) * TILE), int32((rest - tap * down) * TILE)
+        th = quotient(tap, taps_factor, taps_shift)
+        kh, kw = int32(first_h + th * every_h), int32(first_w + (tap - th * taps_w) * every_w)
+        matrix = int64(int32(kh * window_w + kw)) * depth
+        for k in range(0, TILE, ROWS):
+            channel, f = int32(channel0 + y + k), int32(f0 + x)
+            if channel < channels and f < columns:
+                group = quotient(channel, depth_factor, depth_shift)
+                row = matrix + int32(channel - group * depth)
+                store(tile, (y + k) * pitch + x, load(w, row * filters + int32(group * columns + f)))
+        cuda.syncthreads()
+        for k in range(0, TILE, ROWS):
+            channel, f = int32(channel0 + x), int32(f0 + y + k)
+            if channel < channels and f < columns:
+                store(turned, int64(int32(tap * columns + f)) * channels + channel, load(tile, x * pitch + y + k))
 
     return turn_weights
+
+
+@lru_cache(maxsize=256)
+def sizes_of_turn(taps, taps_w, depth, filters, channels):
+    """(Grid, what the kernel is told from `depth` on)."""
+    columns = filters // (channels // depth)
+    across, down = -(-channels // TILE), -(-columns // TILE)
+    reciprocals = chain(*map(reciprocal, (across, down, taps_w, depth)))
+    return (taps * across * down,), (depth, filters, channels, columns, taps_w, across, down, *reciprocals)
 
 
 def make_rung(convolve, correlate, cut, parts_of):
@@ -85,7 +118,9 @@ def make_rung(convolve, correlate, cut, parts_of):
             matrix = turned[used : used + size]
             used += size
             taps = [number for axis in (h, v) for number in (axis.taps.start, axis.taps.step)]
-            turn(T)((-(-size // 256),), w, matrix, window.taps_w, *taps, g.KW, g.C // g.groups, g.F, g.C, size)
+            if size:
+                grid, sizes = sizes_of_turn(len(h.taps) * len(v.taps), window.taps_w, g.C // g.groups, g.F, g.C)
+                turn(T)(grid, w, matrix, *taps, g.KW, *sizes)
             steps = g.H * g.W * g.C, stride_h * g.W * g.C, stride_w * g.C
             first, share = (h.first * g.W + v.first) * g.C, share_of(terms_of(window), parts)
             convolve(window, parts, dz, matrix, matrix, results[first:], *steps, False, -math.inf, share, dx.size)
