@@ -6,6 +6,8 @@ ways.
 """
 
 import os
+from collections import Counter
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -41,7 +43,26 @@ def execute(kernel, grid, args, shared) -> None:
     numbers = dict(kernel._numbers)
     given = [numbers[i](arg) if i in numbers else arg.ctypes.data for i, arg in enumerate(args)]
     memory = ptx_machine.Memory([np.asarray(args[i]) for i, _ in kernel._pointers])
-    ptx_machine.run(program_of(kernel), memory, given, grid, kernel.block, shared)
+    tally = Counter() if launches is not None else None
+    ptx_machine.run(program_of(kernel), memory, given, grid, kernel.block, shared, tally)
+    if launches is not None:
+        sizes = {array.ctypes.data: array.nbytes for array in map(np.asarray, args) if array.ndim}
+        launches.append((kernel.function.__name__, sum(sizes.values()), tally))
+
+
+# While operations are counted: (kernel, bytes of all its arrays, how many warps began each operation) of each launch.
+launches = None
+
+
+@contextmanager
+def counting():
+    """What is launched inside: a list of such triples."""
+    global launches
+    launches = []
+    try:
+        yield launches
+    finally:
+        launches = None
 
 
 @cache

@@ -36,15 +36,16 @@ DTYPES = {name: np.dtype(dtype) for name, dtype in DTYPES.items()}
 U32, U64, F32, F64 = (DTYPES[name] for name in ("u32", "u64", "f32", "f64"))
 
 
-def run(program, memory, arguments, grid, block, shared=0):
-    """Launch a kernel: arguments are numbers, and addresses of arrays in memory."""
+def run(program, memory, arguments, grid, block, shared=0, tally=None):
+    """Launch a kernel: arguments are numbers, and addresses of arrays in memory. `tally`, a Counter, is told how many
+    warps began each operation."""
     grid, block = ((*extent, 1, 1)[:3] for extent in (grid, block))
     together = max(1, LANES // prod(block))
     given = [np.asarray(a).astype(dtype) for a, dtype in zip(arguments, program.parameters.values(), strict=True)]
     with np.errstate(all="ignore"):
         for first in range(0, prod(grid), together):
             blocks = np.arange(first, min(first + together, prod(grid)))
-            Machine(program, memory, given, blocks, grid, block, shared).run()
+            Machine(program, memory, given, blocks, grid, block, shared, tally).run()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -170,8 +171,8 @@ def _lanes(chosen):
 class Machine:
     """Some blocks of a launch, and where each of their threads is."""
 
-    def __init__(self, program, memory, arguments, blocks, grid, block, shared):
-        self.program, self.memory = program, memory
+    def __init__(self, program, memory, arguments, blocks, grid, block, shared, tally):
+        self.program, self.memory, self.tally = program, memory, tally
         self.arguments = dict(zip(program.parameters, arguments))
         self.threads = threads = prod(block)
         self.count = threads * len(blocks)
@@ -191,6 +192,8 @@ class Machine:
 
     def run(self):
         steps = [self._step(place, *what) for place, what in enumerate(self.program.instructions)]
+        if self.tally is not None:
+            steps = [self._counted(what[2], step) for what, step in zip(self.program.instructions, steps)]
         together = [what[2].startswith(TOGETHER) for what in self.program.instructions]
         # Where those who come along look who else is there.
         halts = {len(steps), *self.program.labels.values(), *np.flatnonzero(together).tolist()}
@@ -242,6 +245,15 @@ class Machine:
                 act(lanes if chosen.all() else np.arange(self.count)[lanes][chosen])
 
         return act_where
+
+    def _counted(self, operation, step):
+        warps = np.unique(self.warp)
+
+        def counted(lanes):
+            self.tally[operation] += len(warps if isinstance(lanes, slice) else np.unique(self.warp[lanes]))
+            return step(lanes)
+
+        return counted
 
     # What an operand is
 

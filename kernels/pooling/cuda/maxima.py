@@ -69,17 +69,9 @@ def max_forward(T, lanes, bits):
         i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
             image, oh, ow, vector = pixel_of(
-                i,
-                vectors,
-                vectors_factor,
-                vectors_shift,
-                out_w,
-                wide_factor,
-                wide_shift,
-                out_h,
-                high_factor,
-                high_shift,
-            )
+                i, vectors, vectors_factor, vectors_shift, out_w, wide_factor, wide_shift,
+                out_h, high_factor, high_shift,
+            )  # fmt: skip
             h0, h, h_end = cells_of(oh, stride_h, top, size_h, height)
             w0, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
             best, value = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
@@ -190,17 +182,9 @@ def max_backward(T, lanes, bits):
         i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
             image, h, w, vector = pixel_of(
-                i,
-                vectors,
-                vectors_factor,
-                vectors_shift,
-                width,
-                wide_factor,
-                wide_shift,
-                height,
-                high_factor,
-                high_shift,
-            )
+                i, vectors, vectors_factor, vectors_shift, width, wide_factor, wide_shift,
+                height, high_factor, high_shift,
+            )  # fmt: skip
             h, w = int32(h + top), int32(w + left)
             oh, oh_end = windows_over(h, size_h, out_h, down_factor, down_shift)
             ow_first, ow_end = windows_over(w, size_w, out_w, right_factor, right_shift)

@@ -36,17 +36,9 @@ def avg_forward(T, lanes):
         i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
             image, oh, ow, vector = pixel_of(
-                i,
-                vectors,
-                vectors_factor,
-                vectors_shift,
-                out_w,
-                wide_factor,
-                wide_shift,
-                out_h,
-                high_factor,
-                high_shift,
-            )
+                i, vectors, vectors_factor, vectors_shift, out_w, wide_factor, wide_shift,
+                out_h, high_factor, high_shift,
+            )  # fmt: skip
             _, h, h_end = cells_of(oh, stride_h, top, size_h, height)
             _, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
             cells = T(int32((h_end - h) * (w_end - w_first)))
@@ -146,17 +138,9 @@ def avg_backward(T, lanes):
         i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
             image, h, w, vector = pixel_of(
-                i,
-                vectors,
-                vectors_factor,
-                vectors_shift,
-                width,
-                wide_factor,
-                wide_shift,
-                height,
-                high_factor,
-                high_shift,
-            )
+                i, vectors, vectors_factor, vectors_shift, width, wide_factor, wide_shift,
+                height, high_factor, high_shift,
+            )  # fmt: skip
             oh, oh_end = windows_over(int32(h + top), size_h, out_h, down_factor, down_shift)
             ow_first, ow_end = windows_over(int32(w + left), size_w, out_w, right_factor, right_shift)
             total, share = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
