@@ -72,8 +72,15 @@ def test_more_images_than_a_launch_takes(op, pool_size, monkeypatch):
     """Five images, two at a time."""
     from handloom.kernels.pooling.cuda import windows
 
-    monkeypatch.setattr(windows, "LIMIT", 2 * 7 * 6 + 1)
+    monkeypatch.setattr(windows, "MOST", 2 * 7 * 6)
     assert_like_the_cpu(op, simulated(images((5, 7, 6, 4))), pool_size=pool_size, strides=2)
-    monkeypatch.setattr(windows, "LIMIT", 42)
-    with pytest.raises(ValueError, match="pooling: an image has 42 times 4 numbers: must be below"):
+    monkeypatch.setattr(windows, "MOST", 41)
+    with pytest.raises(ValueError, match="pooling: an image has 42 times 4 numbers: must be 41 times at most"):
         kernels.max_pool2d(simulated(images((5, 7, 6, 4))))
+
+
+@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
+def test_windows_may_be_larger_than_images(op):
+    """Ten million cells, of which the window has twenty."""
+    x = simulated(np.random.default_rng(5).integers(-9, 9, (1, 5, 4, 4)).astype(np.float32))
+    assert_like_the_cpu(op, x, pool_size=(1000, 10000), strides=50, padding="same")

@@ -108,10 +108,11 @@ def max_forward_shared(T, lanes, bits):
         height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
         top: int32, left: int32, out_h: int32, out_w: int32, groups_factor: uint32, groups_shift: uint32,
         wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
-        size_factor: uint32, size_shift: uint32,
+        span: int32, span_factor: uint32, span_shift: uint32,
     ):  # fmt: skip
         """One block: `across` (a power of two) of y's vectors that lie side by side; one thread: one of them, and every
-        (256 / across)th cell of the window. What the threads found meets in shared memory (8 KB; 6 with float64)."""
+        (256 / across)th cell of the window, in rows of `span`, of which an edge cuts some. What the threads found meets
+        in shared memory (8 KB; 6 with float64)."""
         shared_best = cuda.shared.array(room, T)
         shared_offset = cuda.shared.array(room, int32)
         image, oh, ow, group = pixel_of(
@@ -121,21 +122,23 @@ def max_forward_shared(T, lanes, bits):
         thread, step = int32(cuda.threadIdx.x), int32(shift_right(uint32(THREADS), across_bits))
         part = int32(shift_right(uint32(thread), across_bits))
         vector = int32(group * across + thread - part * across)
-        top_cell, left_cell = int32(oh * stride_h - top), int32(ow * stride_w - left)
+        h0, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
+        w0, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
         best, value = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
         offset = cuda.local.array(lanes, int32)
         for v in range(lanes):
             best[v], offset[v] = T(LOWEST), int32(NOWHERE)
-        cell = part if vector < vectors else int32(size_h * size_w)
-        while cell < size_h * size_w:
-            row = quotient(cell, size_factor, size_shift)
-            h, w = int32(top_cell + row), int32(left_cell + cell - row * size_w)
-            if 0 <= h < height and 0 <= w < width:
+        number, cells = part, int32((h_end - h_first) * span if vector < vectors else 0)
+        while number < cells:
+            row = quotient(number, span_factor, span_shift)
+            h, w = int32(h_first + row), int32(w_first + number - row * span)
+            if w < w_end:
                 fetch(x, int64(int32(((image * height + h) * width + w) * vectors + vector)) * lanes, lanes, value)
+                cell = int32((h - h0) * size_w + w - w0)
                 for v in range(lanes):
                     if beats(value[v], best[v]) or offset[v] == NOWHERE:
                         best[v], offset[v] = value[v], cell
-            cell = int32(cell + step)
+            number = int32(number + step)
         half = int32(THREADS // 2)
         for v in range(lanes):
             store(shared_best, v * THREADS + thread, best[v])

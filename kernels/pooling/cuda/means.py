@@ -77,7 +77,7 @@ def avg_forward_shared(T, lanes):
         height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
         top: int32, left: int32, out_h: int32, out_w: int32, groups_factor: uint32, groups_shift: uint32,
         wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
-        size_factor: uint32, size_shift: uint32,
+        span: int32, span_factor: uint32, span_shift: uint32,
     ):  # fmt: skip
         """One block, one thread: as in `max_forward_shared`. 4 KB of shared memory."""
         shared = cuda.shared.array(room, T)
@@ -88,20 +88,20 @@ def avg_forward_shared(T, lanes):
         thread, step = int32(cuda.threadIdx.x), int32(shift_right(uint32(THREADS), across_bits))
         part = int32(shift_right(uint32(thread), across_bits))
         vector = int32(group * across + thread - part * across)
-        h0, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
-        w0, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
+        _, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
+        _, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
         total, value = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
         for v in range(lanes):
             total[v] = T(0)
-        cell = part if vector < vectors else int32(size_h * size_w)
-        while cell < size_h * size_w:
-            row = quotient(cell, size_factor, size_shift)
-            h, w = int32(h0 + row), int32(w0 + cell - row * size_w)
-            if h_first <= h < h_end and w_first <= w < w_end:
+        number, cells = part, int32((h_end - h_first) * span if vector < vectors else 0)
+        while number < cells:
+            row = quotient(number, span_factor, span_shift)
+            h, w = int32(h_first + row), int32(w_first + number - row * span)
+            if w < w_end:
                 fetch(x, int64(int32(((image * height + h) * width + w) * vectors + vector)) * lanes, lanes, value)
                 for v in range(lanes):
                     total[v] += value[v]
-            cell = int32(cell + step)
+            number = int32(number + step)
         half = int32(THREADS // 2)
         for v in range(lanes):
             store(shared, v * THREADS + thread, total[v])

@@ -15,6 +15,8 @@ from ...quotients import LIMIT, quotient, reciprocal
 from ...wide import width_of
 
 THREADS = 256
+# Vectors of a launch: what is counted in steps of a block at most stays below 2^31.
+MOST = LIMIT - THREADS - 1
 # Cells of a window from which on a block shares it.
 MANY = 32
 
@@ -77,11 +79,11 @@ def _portions(lanes, arrays, geometry):
     """[(how many images, the arrays of these)], each with less than 2^31 vectors of x and of y."""
     n, height, width, channels, *_, out_h, out_w = geometry
     vectors = max(height * width, out_h * out_w) * (channels // lanes)
-    if n * vectors < LIMIT:
+    if n * vectors <= MOST:
         return [(n, arrays)] if n * vectors else []
-    if vectors >= LIMIT:
-        raise ValueError(f"pooling: an image has {vectors} times {lanes} numbers: must be below 2**31 times")
-    firsts = range(0, n, (LIMIT - 1) // vectors)
+    if vectors > MOST:
+        raise ValueError(f"pooling: an image has {vectors} times {lanes} numbers: must be {MOST} times at most")
+    firsts = range(0, n, MOST // vectors)
     arrays = [array.reshape(n, -1) for array in arrays]
     return [(min(firsts.step, n - first), [array[first : first + firsts.step] for array in arrays]) for first in firsts]
 
@@ -104,21 +106,8 @@ def _groups(images, lanes, geometry):
     _, height, width, channels, size_h, size_w, stride_h, stride_w, top, left, out_h, out_w = geometry
     vectors, stride_h, stride_w = channels // lanes, min(stride_h, height), min(stride_w, width)
     across_bits = min(5, (vectors - 1).bit_length())
-    groups = -(-vectors >> across_bits)
-    sizes = (
-        1 << across_bits,
-        across_bits,
-        groups,
-        height,
-        width,
-        vectors,
-        size_h,
-        size_w,
-        stride_h,
-        stride_w,
-        top,
-        left,
-        out_h,
-        out_w,
-    )
-    return images * out_h * out_w * groups, (*sizes, *chain(*map(reciprocal, (groups, out_w, out_h, size_w))))
+    groups, span = -(-vectors >> across_bits), min(size_w, width)
+    sizes = height, width, vectors, size_h, size_w, stride_h, stride_w, top, left, out_h, out_w
+    divisors = chain(*map(reciprocal, (groups, out_w, out_h)))
+    told = 1 << across_bits, across_bits, groups, *sizes, *divisors, span, *reciprocal(span)
+    return images * out_h * out_w * groups, told
