@@ -227,7 +227,7 @@ def warp_per_row(op, T, width):
 
         Why it is faster: the lanes read whole cache lines, 16 bytes each where rows are whole 16 bytes, and few long
         rows keep 32 times as many threads busy. Ten shuffles, or two for each time the lanes double, join the lanes'
-        maxima and their sums. (A whole warp for ten numbers takes four times the instructions.)
+        maxima and their sums. (A whole warp for ten numbers takes seven times the instructions.)
         """
         numbers = cuda.local.array(width, T)
         own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
