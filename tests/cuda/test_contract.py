@@ -18,7 +18,7 @@ SIMULATED = [case for case in load_cases() if case.simulate]
 ELSEWHERE = {("matmul", "tensor"), ("dense", "tensor"), ("conv2d", "tensor"), ("conv2d", "winograd")}
 
 
-# The simulator looks for what no barrier orders, which does not depend on the dtype, and is slow.
+# The simulator is slow, and runs the same Python for both.
 SOME_DTYPES = DTYPES if compiled.COMPILED else ("float32",)
 
 
