@@ -197,12 +197,12 @@ class Optimizer:
             for parameter in graded:
                 parameter.grad = parameter.grad.clip(-limit, limit)
             return
-        lengths = [float((parameter.grad * parameter.grad).sum()) ** 0.5 for parameter in graded]
+        squares = [(parameter.grad * parameter.grad).sum() for parameter in graded]
         if kind == "global_clipnorm":
-            lengths = [sum(length * length for length in lengths) ** 0.5] * len(graded)
-        for parameter, length in zip(graded, lengths):
-            if length > limit:
-                parameter.grad = parameter.grad * (limit / length)
+            squares = [sum(squares)] * len(graded)
+        for parameter, square in zip(graded, squares):  # no number is looked at: the host would wait for a GPU
+            share = limit / np.maximum(square**0.5, limit)
+            parameter.grad = parameter.grad * share.astype(parameter.dtype)
 
     def __getstate__(self):
         """For copies and pickles, in which parts of a long array come out as arrays of their own."""

@@ -10,6 +10,7 @@ from numba import cuda, float32
 
 from handloom import kernels, nn
 from handloom.kernels import launch
+from handloom.kernels.graphs import GraphRecording
 from handloom.nn import gpu
 
 pytestmark = [
@@ -104,6 +105,20 @@ def test_a_loop_and_a_loss_of_ones_own(cupy):
     assert type(loss.data) is np.ndarray
     for there, here in zip(*weights, strict=True):
         np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_clipping_does_not_wait_for_the_gpu(clip):
+    """Else it could not be captured."""
+    with nn.device("cuda"):
+        layer = nn.Dense(3, input_dim=6)
+    layer(nn.to_device(X, "cuda")).sum().backward()
+    optimizer = nn.SGD(0.1, parameters=layer.trainable_weights, **{clip: 0.5})
+    before = layer.get_weights()[0]
+    with GraphRecording() as recording:
+        optimizer.step()
+    assert recording.refused is None
+    assert (layer.get_weights()[0] != before).any()
 
 
 def test_kernels_on_plain_arrays(cupy):

@@ -77,10 +77,18 @@ CASES = {
         {"take_maxima": 0.75, "collect_from_maxima": 1.4},
     ),
     "mean": (
-        lambda: both("avg_pool2d", drawn(1, 28, 28, 64)), {"take_means": 0.4, "collect_from_means": 1.2},
+        lambda: both("avg_pool2d", drawn(1, 28, 28, 64)), {"take_means": 0.4, "collect_from_means": 1},
+    ),
+    "mean of overlapping windows": (
+        lambda: both("avg_pool2d", drawn(1, 28, 28, 64), 3, strides=2, padding="same"),
+        {"take_means": 0.6, "collect_from_means": 1.5},
     ),
     "mean of images": (
-        lambda: both("global_avg_pool2d", drawn(2, 7, 7, 512)), {"take_shared_means": 0.6, "collect_from_means": 1.4},
+        lambda: both("global_avg_pool2d", drawn(2, 7, 7, 512)), {"take_shared_means": 0.6, "collect_from_means": 1.1},
+    ),
+    "lstm": (
+        lambda: kernels.lstm_forward(drawn(8, 3, 100), drawn(100, 256), drawn(64, 256), drawn(256)),
+        {"begin_sequence": 1.3, "interleave_gates": 0.3},
     ),
 }  # fmt: skip
 

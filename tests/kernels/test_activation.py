@@ -84,9 +84,9 @@ LIMITS = {
     "sigmoid": (0, 1, 0, 0),
     "tanh": (-1, 1, 0, 0),
     "softplus": (0, np.inf, 0, 1),
-    "silu": (0, np.inf, 0, 1),
-    "gelu": (0, np.inf, 0, 1),
-    "gelu_tanh": (0, np.inf, 0, 1),
+    "silu": (-0.0, np.inf, 0, 1),
+    "gelu": (-0.0, np.inf, 0, 1),
+    "gelu_tanh": (-0.0, np.inf, 0, 1),
 }
 
 
@@ -98,6 +98,7 @@ def test_limits_and_nan(op, dtype):
     low, high, slope_low, slope_high = LIMITS[op]
     y, saved = forward(np.array([-np.inf, np.inf, np.nan], dtype), **options)
     np.testing.assert_array_equal(y, np.array([low, high, np.nan], dtype))
+    assert np.signbit(y[0]) == np.signbit(low)
     (dx,) = backward(np.ones(3, dtype), saved)
     np.testing.assert_array_equal(dx[:2], np.array([slope_low, slope_high], dtype))
     y, saved = forward(np.array([-1e4, 1e4], dtype), **options)

@@ -124,7 +124,7 @@ DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 def _gelu(x, _):
     a, even, odd, below, m, n = normal_parts(x)
     q = fma(a, even, a * a * odd) / below
-    return vmax(vfill(x, 0.0), x) - vscale(fma(q, m, q), n)
+    return vmax(vfill(x, -0.0), x) - vscale(fma(q, m, q), n)  # far below zero: -0, with and without a multiply-add
 
 
 @jit(inline=True)

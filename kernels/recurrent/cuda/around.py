@@ -11,6 +11,9 @@ from ...launch import element_of, kernel, pointer
 from ...ptx import exp, load, store, tanh
 
 THREADS = 256
+WARPS = THREADS // 32
+# Blocks that share a sequence's copy; each then takes several steps a warp.
+MOST_PARTS = 64
 
 
 class Passes(NamedTuple):
@@ -30,21 +33,25 @@ def begin(T):
     @kernel(threads=THREADS)
     def begin_sequence(
         x: pointer(T), h0: pointer(T), c0: pointer(T), inputs: pointer(T), cells: pointer(T), state: pointer(T),
-        n: int32, steps: int32, size: int32, hidden: int32, pitch: int32, keep: int32,
+        steps: int32, size: int32, hidden: int32, pitch: int32, keep: int32,
     ):  # fmt: skip
-        """One thread: one number of x, into inputs; one of the first state, into inputs, cells, and the state (rows of
-        `pitch` numbers) that the first step reads."""
-        i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-        wide = size + hidden
-        if keep and i < int64(n) * steps * size:
-            store(inputs, i // size * wide + i % size, load(x, i))
-        if i < int64(n) * hidden:
-            row, unit = i // hidden, i % hidden
-            h = load(h0, i)
-            store(state, row * pitch + unit, h)
-            store(cells, row * (steps + 1) * hidden + unit, load(c0, i))
-            if keep:
-                store(inputs, row * steps * wide + size + unit, h)
+        """One block: one sequence, or what falls to it of that where there are several along y. One warp: every so many
+        steps of x, into inputs. The first of the blocks brings the first state, into inputs, cells, and the state (rows
+        of `pitch` numbers) that the first step reads."""
+        row, thread, wide = int64(cuda.blockIdx.x), int32(cuda.threadIdx.x), int32(size + hidden)
+        t = int32(cuda.blockIdx.y * WARPS + (thread >> 5))
+        while keep and t < steps:
+            at_t = row * steps + t
+            for i in range(thread % 32, size, 32):
+                store(inputs, at_t * wide + i, load(x, at_t * size + i))
+            t = int32(t + cuda.gridDim.y * WARPS)
+        if cuda.blockIdx.y == 0:
+            for unit in range(thread, hidden, THREADS):
+                h = load(h0, row * hidden + unit)
+                store(state, row * pitch + unit, h)
+                store(cells, row * (steps + 1) * hidden + unit, load(c0, row * hidden + unit))
+                if keep:
+                    store(inputs, row * steps * wide + size + unit, h)
 
     return begin_sequence
 
@@ -108,14 +115,13 @@ def start(x, w, u, b, h0, c0, keep, pitch, states):
     bias = None if b is None else xp.ascontiguousarray(b)
     gemm_default(x.reshape(-1, size), w, gates.reshape(-1, 4 * hidden), bias)
     begin(T)(
-        blocks_of(max(n * hidden, x.size if keep else 0)),
+        (n, min(-(-steps // WARPS), MOST_PARTS) if keep else 1),
         xp.ascontiguousarray(x),
         h0,
         c0,
         inputs if keep else y,
         cells,
         state,
-        n,
         steps,
         size,
         hidden,

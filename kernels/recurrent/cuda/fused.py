@@ -8,6 +8,7 @@ from ...arrays import address, namespace
 from ...gemm.cuda import gemm_default
 from ...launch import element_of, kernel, pointer
 from ...ptx import copy_async, copy_async_commit, copy_async_wait, load, load4, store
+from ...wide import accesses
 from .around import THREADS, Passes, blocks_of, gradients, start, start_back, step_of
 
 # A block's tile: 16 rows of the batch and 16 units, one for each thread. That is small, so that usual layers give every
@@ -20,14 +21,19 @@ BYTES = 16
 
 @cache
 def interleave(T):
+    _, put = accesses(T, 4, 128 // T.bitwidth)
+
     @kernel(threads=THREADS)
     def interleave_gates(u: pointer(T), packed: pointer(T), hidden: int32):
-        """One thread: one number of packed[k, unit, gate] = U[k, gate * H + unit]. The four gates of 16 units, which a
-        block reads together, are then neighbours, and start on a multiple of 16 bytes for every H."""
-        i = int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-        if i < int64(hidden) * hidden * 4:
-            k, unit, gate = i // 4 // hidden, i // 4 % hidden, i % 4
-            store(packed, i, load(u, (k * 4 + gate) * hidden + unit))
+        """One thread: the four gates of packed[k, unit, gate] = U[k, gate * H + unit], where k is the block's. Those of
+        16 units, which a block of `step_forward` reads together, are then neighbours, and start on a multiple of 16
+        bytes for every H."""
+        k, unit = int64(cuda.blockIdx.x), int32(cuda.blockIdx.y * THREADS + cuda.threadIdx.x)
+        four = cuda.local.array(4, T)
+        if unit < hidden:
+            for gate in range(4):
+                four[gate] = load(u, (k * 4 + gate) * hidden + unit)
+            put(packed, (k * hidden + unit) * 4, 4, four)
 
     return interleave_gates
 
@@ -241,7 +247,7 @@ def _forward_fused(x, w, u, b, h0, c0, keep):
     (n, steps, size), hidden, T, xp = x.shape, u.shape[0], element_of(x), namespace(x)
     y, inputs, gates, cells, state = start(x, w, u, b, h0, c0, keep, -(-hidden // 4) * 4, states=2)
     packed, step = xp.empty((u.size,), u.dtype), fused_forward(T)
-    interleave(T)(blocks_of(u.size), xp.ascontiguousarray(u), packed, hidden)
+    interleave(T)((hidden, *blocks_of(hidden)), xp.ascontiguousarray(u), packed, hidden)
     arrays = packed, state, gates, cells, y, inputs if keep else y
     grid = _tiles(n, hidden)
     for t in range(steps):
