@@ -21,10 +21,24 @@ from .epilogue import NO_BIAS, add_bias_and_activate, add_rows, dense_epilogue_b
 from .naive import gemm_blocked, gemm_naive, gemm_packed
 from .once import dense_backward_at_once, product_at_once
 from .product import gemm_simd, gemm_threaded
-from .tile import CODES, NONE, RELU, ROWS, STRIP, activate, copy_panels, pack_panel, pack_panels, tall_padded, tall_tile
+from .tile import (
+    CODES,
+    LOOKS_AHEAD,
+    NONE,
+    RELU,
+    ROWS,
+    STRIP,
+    activate,
+    copy_panels,
+    pack_panel,
+    pack_panels,
+    tall_padded,
+    tall_tile,
+)
 
 __all__ = [
     "CODES",
+    "LOOKS_AHEAD",
     "NONE",
     "NO_BIAS",
     "RELU",

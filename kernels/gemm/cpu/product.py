@@ -33,7 +33,7 @@ from .tile import (
     operand,
     pack_panels,
     short_padded,
-    tall_padded,
+    tall_ahead,
     tall_tile,
 )
 from .ways import PAGE_BYTES, SHORT_SIDE, TALL, way_of
@@ -86,6 +86,7 @@ def multiply_panels(chunk, a, a_row, a_col, k0, b_panels, depth, c, m, n, row_gr
     first, end = row_group * rows // row_groups, (row_group + 1) * rows // row_groups
     rest = min(m, end * ROWS) - first * ROWS
     pack_panels(a, first * ROWS * a_row + k0 * a_col, a_row, a_col, rest, depth, ROWS, panels, 0)
+    pace = max(1, width // (end - first))  # each tile asks for a part of the next panel of B
     for j in range(column_group * columns, min(all_columns, (column_group + 1) * columns)):
         j0 = j * width
         valid = min(width, n - j0)
@@ -93,9 +94,10 @@ def multiply_panels(chunk, a, a_row, a_col, k0, b_panels, depth, c, m, n, row_gr
             i0, a0 = i * ROWS, (i - first) * ROWS * depth
             height = min(ROWS, m - i0)
             if height > SHORT:
-                tall_padded(
+                tall_ahead(
                     panels, a0, 1, ROWS, b_panels, j0 * depth, width, depth,
                     c, i0 * n + j0, n, height, valid, keep, bias, j0, activation,
+                    (j0 + width + (i - first) * pace) * depth, pace,
                 )  # fmt: skip
             else:  # the rest of a panel would be multiplied for nothing
                 short_padded(

@@ -12,7 +12,7 @@
     packed   both operands are copied into panels, since every number is used many times                product.py
 
 The thresholds are round numbers between shapes that were timed both ways on one and two threads of a Zen 3 (AVX2), and
-grow with the register tile. With AVX-512 they have not been timed in this form.
+grow with the register tile. With AVX-512 a few were, on an Intel Xeon.
 """
 
 from functools import lru_cache
@@ -50,7 +50,10 @@ SMALL, SMALL_CUBE, SHORT_SIDE, PAGE_BYTES = 1 << 18, 1 << 25, 128, 4096
 # launch does not count, and a quarter of these where C is four times as tall as wide. (512 x 512 x 512 took 1.42 ms on
 # two threads, "direct" 1.53, "packed" 1.47; 1000 x 768 x 1000 8.2, "packed" 8.6. With longer sums, in several blocks,
 # or a far B, it is no faster than "packed": 2000 x 1024 x 4096 took 107, and 94.)
+# With AVX-512 B up to so many bytes: from there on "packed", which asks for panels before it needs them, takes 0.85 to
+# 0.95 times as long (1024 x 1024 x 512 to 1024, on a Xeon).
 ROWS_READ, READ_CUBE, TALL_CUBE = 4 * TALL, 1 << 26, 1 << 24
+READ_BYTES = 1 << 21 if simd.VECTOR_BYTES == 64 else FAR_BYTES
 
 
 @lru_cache(maxsize=4096)
@@ -72,7 +75,7 @@ def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
     is_short, is_far = k * itemsize <= 2 * PART_BYTES, n * k * itemsize >= FAR_BYTES
     can_read = not a_turned and m >= ROWS_READ and is_short and not is_far
     if can_read and cube >= (TALL_CUBE if m >= 4 * n else READ_CUBE):
-        return "read"
+        return "read" if n * k * itemsize < READ_BYTES else "packed"
     has_short_rows = k <= SHORT_SIDE and n * itemsize < PAGE_BYTES
     a_fits = not a_turned or cube <= SMALL_CUBE or m <= SHORT_SIDE or has_short_rows
     if (is_short or min(m, 2 * n) <= MANY) and a_fits and (not b_turned or n * k <= SMALL):

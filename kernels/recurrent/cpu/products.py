@@ -33,17 +33,19 @@ def tile_for(rows):
 
 
 @functools.cache
-def product_of(height, columns):
+def product_of(height, columns, looks_ahead=False):
     """The function that adds a product, in tiles of this shape."""
 
-    @jit(inner=True, name=f"{__name__}.add_product-{height}x{columns}")
-    def add_product(a, a0, a_row, rows, panels, p0, depth, c, c0, c_row, count, start):
+    @jit(inner=True, name=f"{__name__}.add_product-{height}x{columns}-{looks_ahead}")
+    def add_product(a, a0, a_row, rows, panels, p0, depth, c, c0, c_row, count, start, soon=0):
         """C[rows, count] = start + A[rows, depth] B, with a row `start`; where that is empty, C += A B.
 
         B lies in panels of two vectors' width, one after another, so that every term k of a tile reads the next two
-        vectors. All panels stay in the second-level cache from one time step to the next.
+        vectors. All panels stay in the second-level cache from one time step to the next. Where it has no room for them
+        (`looks_ahead`), each tile asks for a part of the panel after its own, which is panels[soon:] after the last.
         """
         width = columns * lanes(c)
+        pace = max(1, width * height // max(1, rows))
         for j0 in range(0, count, width):
             for i in range(0, rows, height):
                 left = min(height, rows - i)
@@ -55,7 +57,10 @@ def product_of(height, columns):
                         for j in range(j0, j0 + width, lanes(c)):
                             expect(c, c0 + row * c_row + j)
                 b0, pair = p0 + j0 * depth, COLUMNS * lanes(c)
+                ahead = (b0 + width * depth if j0 + width < count else soon) + i // height * depth * pace
                 for k in range(depth):
+                    if looks_ahead:
+                        expect(panels, ahead + k * pace)
                     tile_outer_rows(acc, a, a0 + i * a_row + k, a_row, left, panels, b0 + k * pair, depth * pair)
                 if start.size == 0:
                     tile_add(acc, c, c0 + i * c_row + j0, c_row, left, count - j0)
@@ -78,8 +83,9 @@ _pack_strips = threaded(pack_strip)
 def panels_of(name, b, across, deep, count, depth, columns):
     """B (depth, count) for tiles of so many vectors' width: element (k, j) is number j * across + k * deep of b."""
     lanes = simd.VECTOR_BYTES // b.itemsize
-    width = columns * lanes
+    width, pair = columns * lanes, COLUMNS * lanes
     panels = scratch(f"recurrent.{name}", -(-count // width) * width * depth, b.dtype)
-    chunks, flat = -(-count // (STRIP * COLUMNS * lanes)), contiguous(b).reshape(-1)
+    panels[-(-count // pair) * pair * depth :].fill(0)  # tiles read them, and denormals would slow them down
+    chunks, flat = -(-count // (STRIP * pair)), contiguous(b).reshape(-1)
     _pack_strips(chunks, 4 * depth * count, flat, across, deep, count, depth, panels)
     return panels
