@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from handloom import kernels
+from handloom.kernels import simd
 from handloom.kernels.gemm.cpu.ways import way_of
 
 
@@ -102,9 +103,10 @@ def test_gradient_of_the_wrong_shape_is_refused():
         (8000, 250, 400, "nt", "read"),
         (20000, 64, 500, "tn", "packed"),
     ]
-    + [(size, size, size, "nn", "read") for size in (512, 700, 1024)]
+    + [(size, size, size, "nn", "read") for size in (512, 700)]
     + [
-        (512, 4096, 1000, "nt", "read"),
+        (1024, 500, 1024, "nn", "read"),
+        (1500, 500, 1000, "nt", "read"),
         (512, 4096, 1024, "nt", "packed"),
         (2000, 4096, 1024, "nn", "packed"),
         (1600, 1024, 256, "nn", "read"),
@@ -115,6 +117,11 @@ def test_gradient_of_the_wrong_shape_is_refused():
 def test_every_product_takes_its_way(m, n, k, operands, way):
     """Choices that are the same on every instruction set: at least one shape for each way, and near its borders."""
     assert way_of(m, n, k, 4, operands[0] == "t", operands[1] == "t") == way
+
+
+def test_a_long_b_is_packed_where_its_panels_are_asked_for():
+    expected = "packed" if simd.VECTOR_BYTES == 64 else "read"
+    assert way_of(1024, 512, 1024, 4) == way_of(512, 4096, 1000, 4, b_turned=True) == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
