@@ -8,22 +8,20 @@ Each is measured on one thread and on all. A limit of the machine is not a promi
 level where it moves less than it would have to, and nothing here says what others on the same machine leave of it.
 """
 
-import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from . import simd
 from .jit import jit
 from .simd import fma, lanes, rolled, vfill, vload, vstore
+from .simd.machine import cache_sizes
 from .threads import THREADS_PAY, threaded
 from .workspace import SMALL, aligned
 
 # Seconds that one sample of a bandwidth takes, at least, and how many samples there are.
 STRETCH, SAMPLES = 2e-3, 15
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 LARGEST = 1 << 28  # bytes for measuring memory, at most
 
 
@@ -123,19 +121,6 @@ def fixed_loop(threads: int) -> Callable:
     if threads > 1:
         return lambda: _multiply_add(threads, THREADS_PAY, _X, out, ROUNDS)
     return lambda: _multiply_add.in_turn(1, _X, out, ROUNDS)
-
-
-def cache_sizes(folder: Path = CACHES) -> dict[str, int]:
-    """Bytes of the data caches by name, "L1" to "L3"; what is usual where the machine does not say."""
-    found = {}
-    for index in sorted(folder.glob("index*")):
-        try:
-            kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
-        except OSError:
-            continue
-        if kind != "Instruction" and (number := re.fullmatch(r"(\d+)([KM])", size)):
-            found[f"L{level}"] = int(number[1]) << (10 if number[2] == "K" else 20)
-    return found or {"L1": 1 << 15, "L2": 1 << 20, "L3": 1 << 24}
 
 
 _X = np.linspace(0.1, 0.2, 2 * simd.VECTOR_BYTES // 4, dtype=np.float32)

@@ -53,9 +53,9 @@ def lstm(x, w, u, b=None, h0=None, c0=None, *, variant=None):
     h0, c0 : (N, H), dtype as x: the state before the first step; None means zeros
     variant : a name in VARIANTS["lstm"]["cpu"]: steps, fused (the default); on a GPU stepwise, fused (the default)
 
-    Workspace: w and u in panels (not for the variant steps; where u has a megabyte, that of the product x W instead of
-    w's; where T is 1, that of the products x W and h U, and 5 N H numbers), 4H zeros for a missing b; and where nothing
-    is saved, N T (I + 6H) + N H numbers for inputs, gates and states.
+    Workspace: w and u in panels (not for the variant steps; where u has one megabyte or two, that of the product x W
+    instead of w's; where T is 1, that of the products x W and h U, and 5 N H numbers), 4H zeros for a missing b; and
+    where nothing is saved, N T (I + 6H) + N H numbers for inputs, gates and states.
     On a GPU u once more and the state twice, H rounded up to 4 (stepwise: 5 N H numbers), zeros for a missing h0 or c0;
     and where nothing is saved, 5 N T H + N H numbers.
 

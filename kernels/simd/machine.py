@@ -1,4 +1,7 @@
-"""What the machine has: instruction sets, the width of a vector, the size of a register tile."""
+"""What the machine has: instruction sets, the width of a vector, the size of a register tile, caches."""
+
+import re
+from pathlib import Path
 
 from numba.core import config
 
@@ -28,3 +31,18 @@ FREE_MASKS = "avx512f" in FEATURES
 # from a register too: 14 x 2 would not fit.)
 TILE_ROWS = 14 if "avx512f" in FEATURES else 12 if "neon" in FEATURES else 6
 TILE_COLUMNS = 2
+
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def cache_sizes(folder: Path = CACHES) -> dict[str, int]:
+    """Bytes of the data caches by name, "L1" to "L3"; what is usual where the machine does not say."""
+    found = {}
+    for index in sorted(folder.glob("index*")):
+        try:
+            kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction" and (number := re.fullmatch(r"(\d+)([KM])", size)):
+            found[f"L{level}"] = int(number[1]) << (10 if number[2] == "K" else 20)
+    return found or {"L1": 1 << 15, "L2": 1 << 20, "L3": 1 << 24}

@@ -34,7 +34,7 @@ CASES = {
     "dense": ("program-1",),
     "conv2d": ("same-strides", "depthwise-alone", "depthwise-strides"),
     "conv2d_max_pool2d": ("odd-column", "points-sided"),
-    "lstm": ("17x3x5to17", "5x3x7to256"),
+    "lstm": ("17x3x5to17", "5x3x7to384"),
     "lstm_cell": ("9x5to17",),
     "max_pool2d": ("overlap",),
     "avg_pool2d": ("33-channels",),

@@ -87,8 +87,8 @@ CASES = [
     sequence(32, 4, 10, 64),
     sequence(131, 2, 3, 5),
     sequence(2, 1, 4, 6),
-    # A U of more than a megabyte, which threads share out by units.
-    sequence(5, 3, 7, 256),
+    # A U of more than two megabytes, which threads share out by units.
+    sequence(5, 3, 7, 384),
     sequence(1, 1, 1, 1),
     sequence(3, 40, 2, 5),
     sequence(4, 5, 1, 20, bias=False),
