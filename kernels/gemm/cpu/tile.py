@@ -180,7 +180,7 @@ def make_tile(rows):
     In a panel every row is whole, however many columns of C there are: `padded` takes only those. (B's rows are those
     of a panel where they are as far apart.) `ahead`, too, and asks for b[soon + k * pace] meanwhile.
     """
-    padded, ahead, part = _tile_of(rows, True), _tile_of(rows, True, LOOKS_AHEAD), _tile_of(rows, False)
+    padded, part, ahead = _tile_of(rows, True, False), _tile_of(rows, False, False), _tile_of(rows, True, LOOKS_AHEAD)
 
     @jit(inline=True, name=f"{__name__}.tile-{rows}")
     def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
@@ -193,7 +193,7 @@ def make_tile(rows):
 
 
 @functools.cache
-def _tile_of(rows, whole, looks_ahead=False):
+def _tile_of(rows, whole, looks_ahead):
     @jit(inner=True, name=f"{__name__}.tile-{rows}-{whole}-{looks_ahead}")
     def tile(
         a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation,
