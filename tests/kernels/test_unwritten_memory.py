@@ -1,5 +1,5 @@
 """No kernel computes with what happens to lie in memory, not even in lanes whose results nobody wants: where these are
-denormal numbers, an instruction may take a hundred times as long.
+denormal numbers, an instruction may take tens of times as long.
 
 An x86 processor notes in its register MXCSR that an operand was denormal. So fresh arrays, scratch memory and the stack
 are filled with such numbers before every case of the contract, forward and backward, on one thread.

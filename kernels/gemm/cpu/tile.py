@@ -67,7 +67,7 @@ def pack_panel(source, start, across, deep, available, depth, width, panel, p0):
     numbers, and rows a power of two apart do not fall into the same set of the cache. Of `width` rows only
     `available` exist. The rest are finite numbers, and no denormals: these rows of C are never stored, but computed,
     and what happens to lie in memory slowed that down (4096 x 16 x 64 took 3000 instead of 70 us on an Intel Xeon,
-    which takes a hundred times as long for a product with a denormal).
+    which computes with denormals tens of times as slowly).
 
     A panel narrower than a vector is written in whole vectors all the same, each over the end of the one before: the
     memory behind a panel has to have room for one, and is written over. (With AVX2, stores with masks are slow: without
