@@ -165,7 +165,7 @@ for threads in (1, 2, 3, 7):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_shared_out_by_units_it_is_the_same_lstm(n, dtype, monkeypatch):
     """Batches around the heights of the tile, with a first state and gradients of the last one."""
-    monkeypatch.setattr(wide, "LARGE", 0)
+    monkeypatch.setattr(wide, "large", lambda: 0)
     hidden = 2 * tile_for(n)[1] * simd.VECTOR_BYTES // np.dtype(dtype).itemsize
     rng = np.random.default_rng(n)
     shapes = (n, 3, 4), (4, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,), (n, hidden), (n, hidden)

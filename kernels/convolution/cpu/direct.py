@@ -294,8 +294,8 @@ def correlation(height, columns, packs):
         the tiles wait in dw, the part's own.
 
         Where dw has many tiles (`packs`), this is a product: dw = x turned times dz, a sum over DEEP pixels at a time.
-        The panels of dz are packed for all tiles, a tile's taps of x for all panels, unless
-        they are read where they are.
+        The panels of dz are packed for all tiles, a tile's taps of x for all panels, unless they are
+        read where they are.
         """
         pixels, taps, table = plan.pixels, plan.taps, plan.panels
         share, part = chunk // plan.parts, chunk % plan.parts

@@ -174,6 +174,7 @@ def dense_gradients(chunk, dy, y, dz, db, x, dx, w, w_turned, dw, m, n, k, activ
     epilogue_backward(0, dy, y, dz, db, m, n, m, activation)
     if dx.size > 0:
         pack_panel(w, 0, n, 1, k, n, k, w_turned, 0)
+        # Without the room behind the panel, where nobody wrote.
         multiply_direct(0, dz, 0, n, 1, w_turned[: n * k], 0, k, 1, n, dx, 0, m, k, m, k, 1, none, NONE)
     if dw.size > 0:
         for part in range((k + TALL - 1) // TALL):

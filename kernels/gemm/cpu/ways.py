@@ -50,8 +50,8 @@ SMALL, SMALL_CUBE, SHORT_SIDE, PAGE_BYTES = 1 << 18, 1 << 25, 128, 4096
 # launch does not count, and a quarter of these where C is four times as tall as wide. (512 x 512 x 512 took 1.42 ms on
 # two threads, "direct" 1.53, "packed" 1.47; 1000 x 768 x 1000 8.2, "packed" 8.6. With longer sums, in several blocks,
 # or a far B, it is no faster than "packed": 2000 x 1024 x 4096 took 107, and 94.)
-# With AVX-512 B up to so many bytes: from there on "packed", which asks for panels before it needs them, takes 0.85 to
-# 0.95 times as long (1024 x 1024 x 512 to 1024, on a Xeon).
+# With AVX-512 B up to so many bytes: from there on "packed", which asks for panels before it needs them, takes 0.83 to
+# 0.92 times as long (1024 x 1024 x 512 to 1024, on a Xeon).
 ROWS_READ, READ_CUBE, TALL_CUBE = 4 * TALL, 1 << 26, 1 << 24
 READ_BYTES = 1 << 21 if simd.VECTOR_BYTES == 64 else FAR_BYTES
 

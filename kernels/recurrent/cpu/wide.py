@@ -16,14 +16,20 @@ from ...threads import threaded
 from .products import panels_of, product_of
 from .units import step_back_of_units, step_of_units
 
-# Bytes of U from which on it pays: where they do not fit into a second-level cache of 2 MB. (With one, 32 x 50 x
-# 256-256, whose U has 1 MB, took 8.6 instead of 10.8 ms by rows, and 32 x 50 x 384-384 23.1 instead of 21.2.)
-LARGE = min(1 << 21, max(1 << 20, cache_sizes().get("L2", 0)))
+
+@functools.cache
+def large():
+    """Bytes of U from which on it pays: where they do not fit into a second-level cache of up to 2 MB.
+
+    (With one of 2 MB, 32 x 50 x 256-256, whose U has 1 MB, took 8.6 instead of 10.8 ms by rows, and 32 x 50 x 384-384
+    23.1 instead of 21.2.)
+    """
+    return min(1 << 21, max(1 << 20, cache_sizes().get("L2", 0)))
 
 
 def suits(u, tile):
     """Whether U is large, and a panel's columns belong to one gate."""
-    return u.nbytes >= LARGE and u.shape[0] % _width(u, tile) == 0
+    return u.nbytes >= large() and u.shape[0] % _width(u, tile) == 0
 
 
 @functools.cache
