@@ -5,6 +5,7 @@ An x86 processor notes in its register MXCSR that an operand was denormal. So fr
 are filled with such numbers before every case of the contract, forward and backward, on one thread.
 """
 
+import functools
 import platform
 
 import numpy as np
@@ -26,6 +27,7 @@ FLAGS, DENORMAL = 0x3F, 0x02
 STACK_BYTES = 1 << 20
 
 
+@functools.cache
 def control_register(access):
     """A function of an address, to which it stores MXCSR, or from where it loads it."""
 

@@ -24,7 +24,7 @@ CHUNKS = 16
 @functools.cache
 def kernels_of(height, columns):
     """Both kernels, for tiles of this shape."""
-    add_product, add_inputs = product_of(height, columns), product_of(*TALL)
+    add_product, add_inputs = product_of(height, columns, False), product_of(*TALL, False)
 
     @jit(inner=True, name=f"{__name__}.forward-{height}x{columns}")
     def forward_chunk(chunk, rows, x, w, u, b, none, inputs, gates, cells, y, n, steps, size, hidden):

@@ -33,7 +33,7 @@ def tile_for(rows):
 
 
 @functools.cache
-def product_of(height, columns, looks_ahead=False):
+def product_of(height, columns, looks_ahead):
     """The function that adds a product, in tiles of this shape."""
 
     @jit(inner=True, name=f"{__name__}.add_product-{height}x{columns}-{looks_ahead}")

@@ -35,7 +35,7 @@ def suits(u, tile):
 @functools.cache
 def kernels_of(height, columns):
     """Both kernels, for tiles of this shape."""
-    add_product = product_of(height, columns)
+    add_product = product_of(height, columns, False)
     # Forward only: a panel of U transposed has four times the bytes. (On a Xeon, 32 x 50 x 512-1024 took 0.91 times as
     # long so, and backward no less.)
     add_product_ahead = product_of(height, columns, LOOKS_AHEAD and height > 4)
