@@ -4,18 +4,25 @@ PYTHON ?= python3
 OUT ?= demo-results
 # The build of torch does not matter to the tests; where the index offers the one for CPUs, it is the smallest.
 ORACLES ?= torch==2.13.0
-# The CuPy whose CUDA the tests pretend. They know how it calls CUDA, which may change with its version.
-CUPY ?= cupy-cuda12x==14.2.0
+# What `make test-ptx` takes: CUDA 12 or 13, and a CuPy over it. The tests pretend the CUDA of that CuPy: they know how
+# it calls CUDA, which may change with its version.
+CUDA ?= 13
+CUPY ?= cupy-cuda$(CUDA)x==14.2.0
 
 # Whether an interpreter has what CUDA kernels need, so that gpu-check has to install nothing.
 HAS_CUDA := import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("cupy", "numba", "numba_cuda", "rich"))))
 
-# Tests run side by side. Threads that wait must then sleep: those of two processes that spin stop each other.
-TWO_AT_A_TIME = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
-
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+PIP := python -m pip install --quiet --no-input --disable-pip-version-check
+
+# Where `make test-ptx` runs, since an environment has one CUDA: the other tests compile with that of 12.
+PTX := $(VENV)/cuda$(CUDA)
+
+# Tests run side by side. Threads that wait must then sleep: those of two processes that spin stop each other.
+TWO_AT_A_TIME := python -m pytest -n 2 --dist loadgroup
+test test-cuda test-ptx: export OMP_WAIT_POLICY := passive
+
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
@@ -30,17 +37,17 @@ demo: $(VENV)/.demo ## train a CNN and an LSTM on handwritten digits; OUT=folder
 test: $(VENV)/.test ## style, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(TWO_AT_A_TIME)
+	$(BIN)/$(TWO_AT_A_TIME)
 
 test-oracles: $(VENV)/.oracles ## the tests that compare with torch, which this installs
 	HANDLOOM_ORACLES=1 $(BIN)/python -m pytest -m oracle
 
 test-cuda: $(VENV)/.cuda ## the CUDA kernels without a GPU: in the simulator, and their machine code
-	NUMBA_ENABLE_CUDASIM=1 $(TWO_AT_A_TIME) tests/cuda
-	HANDLOOM_CUDA=1 $(TWO_AT_A_TIME) tests/cuda
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/$(TWO_AT_A_TIME) tests/cuda
+	HANDLOOM_CUDA=1 $(BIN)/$(TWO_AT_A_TIME) tests/cuda
 
-test-ptx: $(VENV)/.ptx ## the CUDA kernels compiled, and CuPy, whose arrays they take, without a GPU: this installs it
-	HANDLOOM_PTX=1 $(TWO_AT_A_TIME) tests/cuda
+test-ptx: $(PTX)/.made ## the CUDA kernels compiled, and CuPy, whose arrays they take, without a GPU; CUDA=12 or 13
+	HANDLOOM_PTX=1 $(PTX)/bin/$(TWO_AT_A_TIME) tests/cuda
 
 bench: $(VENV)/.demo ## measure kernels and training steps on this machine
 	$(BIN)/handloom bench
@@ -73,23 +80,24 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/.made
-	@$(PIP) --editable '.[plot]'
+	@$(BIN)/$(PIP) --editable '.[plot]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
-	@$(PIP) --editable '.[test]'
+	@$(BIN)/$(PIP) --editable '.[test]'
 	@touch $@
 
 $(VENV)/.oracles: $(VENV)/.test
-	@$(PIP) '$(ORACLES)'
+	@$(BIN)/$(PIP) '$(ORACLES)'
 	@touch $@
 
 $(VENV)/.cuda: $(VENV)/.test
-	@$(PIP) --editable '.[test,toolkit]'
+	@$(BIN)/$(PIP) --editable '.[test,toolkit]'
 	@touch $@
 
-$(VENV)/.ptx: $(VENV)/.cuda
-	@$(PIP) '$(CUPY)'
+$(PTX)/.made: pyproject.toml | $(VENV)/.made
+	@$(PYTHON) -m venv $(PTX)
+	@$(PTX)/bin/$(PIP) --editable '.[test,cuda$(CUDA)]' '$(CUPY)'
 	@touch $@
 
 $(VENV)/.gpu: pyproject.toml | $(VENV)/.made
@@ -98,5 +106,5 @@ $(VENV)/.gpu: pyproject.toml | $(VENV)/.made
 	    1[3-9]) extra=cuda13 ;; \
 	    *) echo "make: nvidia-smi does not name a driver for CUDA 12 or later: install one, or name a Python that has" \
 	            "CuPy and numba-cuda: make gpu-check PYTHON=/path/to/python3"; exit 1 ;; \
-	esac; $(PIP) --editable ".[$$extra]"
+	esac; $(BIN)/$(PIP) --editable ".[$$extra]"
 	@touch $@

@@ -9,6 +9,7 @@ import pytest
 from numba import cuda, float32
 
 from handloom import kernels, nn
+from handloom.bench.gpu import contract, limits, peers, steps, timings
 from handloom.kernels import launch
 from handloom.kernels.graphs import GraphRecording
 from handloom.nn import gpu
@@ -170,3 +171,25 @@ def test_out_of_memory_names_the_layer_and_the_bytes(cupy, monkeypatch):
         layer(np.zeros((2000, 6), np.float32))
     assert error.value.__notes__ == ["in layer 'wide' (Dense), called on shape (None, 6)"]
     assert layer(X).shape == (5, 300)
+
+
+@pytest.mark.parametrize("family", contract.families())
+def test_gpu_check_verifies(family):
+    """What `make gpu-check` does on a GPU, with the first case of each family."""
+    with np.errstate(all="ignore"):
+        assert contract.check(contract.points(family, small=True)[0])["status"] == "ok"
+
+
+def test_gpu_check_times(monkeypatch):
+    """Its kinds of rows, each from a case that is small enough."""
+    sizes = {"BIG": 2**12, "COPIED": 2**12, "MATMULS": (8,)}
+    for name, value in sizes.items():
+        monkeypatch.setattr(timings, name, value)
+    monkeypatch.setattr(limits, "ROUNDS", 1)
+    monkeypatch.setattr(steps, "QUICK", 2)
+    monkeypatch.setattr(peers, "products", lambda a, b: {"NumPy": (lambda: a.get() @ b.get(), np.asarray)})
+    begin = "copy", "peak", "matmul 8^3", "relu", "adam_update", "step of dense"
+    rows = [row for name, task in timings.tasks(quick=True) if name.startswith(begin) for row in task()]
+    assert len(rows) == 1 + 3 + (4 + 1 + 1) + 1 + 1 + 1
+    assert {row["status"] for row in rows} == {"ok"}, rows
+    assert all(row["us"] > 0 for row in rows)

@@ -29,6 +29,7 @@ Int, Word = ctypes.c_int, ctypes.c_size_t  # Word: addresses, sizes and handles
 NUMBERS = {
     "bool": "?", "signed char": "b", "unsigned char": "B", "short": "h", "unsigned short": "H", "int": "i",
     "unsigned int": "I", "long long": "q", "unsigned long long": "Q", "float16": "e", "float": "f", "double": "d",
+    "bfloat16": "H",  # its bits: it is only copied
 }  # fmt: skip
 
 OK, INVALID_VALUE, OUT_OF_MEMORY, NOT_PERMITTED, INVALIDATED, UNKNOWN = 0, 1, 2, 900, 901, 999
@@ -251,6 +252,12 @@ def EventQuery(event: Word):
 
 
 @_pretend(runtime, "cuda")
+def EventElapsedTime(where: Word, begin: Word, end: Word):
+    """Always a second: time is what there is none of here."""
+    put(ctypes.c_float, where, 1000)
+
+
+@_pretend(runtime, "cuda")
 def EventDestroy(event: Word):
     return OK
 
@@ -271,6 +278,11 @@ def GetDevice(where: Word):
 
 @_pretend(runtime, "cuda")
 def SetDevice(device: Int):
+    return OK
+
+
+@_pretend(runtime, "cuda")
+def DeviceSynchronize():
     return OK
 
 

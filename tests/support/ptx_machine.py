@@ -399,6 +399,7 @@ for pattern, compute in (
     (rf"sqrt\.rn\.{FLOAT}", np.sqrt),
     (rf"neg\.{FLOAT}", np.negative),
     (rf"abs\.{FLOAT}", np.abs),
+    (rf"copysign\.{FLOAT}", lambda sign, a: np.copysign(a, sign)),
     (rf"min\.{FLOAT}", np.fmin),
     (rf"max\.{FLOAT}", np.fmax),
     (r"fma\.rm\.(f32)", lambda a, b, c: _down(np.float64(a) * b + c)),
