@@ -392,7 +392,7 @@ def _before_linking(kernel, capability):
     it. Made for sm_80 or for sm_90a, all 86 float32 kernels of the tests became the same instructions for sm_90a."""
     from cuda.core import ObjectCode
 
-    with _for(capability):
+    with _for(capability), _row_stack():
         codes, _ = cuda.compile_all(
             kernel.function, types.void(*kernel.types), device=False, abi="numba", cc=capability, output="ltoir",
             launch_bounds=(prod(kernel.block), kernel.blocks),
@@ -411,6 +411,19 @@ def _for(capability):
         yield
     finally:
         dispatcher.get_current_device = ask
+
+
+@contextmanager
+def _row_stack():
+    """np.row_stack, which NumPy 2.5 no longer has. numba-cuda 0.30 looks for it before it compiles anything."""
+    if hasattr(np, "row_stack"):
+        yield
+        return
+    np.row_stack = lambda arrays: np.vstack(arrays)
+    try:
+        yield
+    finally:
+        del np.row_stack
 
 
 def entry_of(cubin: bytes) -> str:

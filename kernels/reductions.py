@@ -8,6 +8,9 @@
 The order is fixed, so that the same numbers always give the same bits. After a shuffle both lanes of a pair hold the
 same: a + b is b + a, and so all lanes end with one result.
 
+A number that depends on a condition is made before the call, not in it: of `return group_sum(a if c else b, lanes)`
+Python makes two calls from 3.12 on, one behind each branch, and half of a warp would wait in each for the other half.
+
     row_lanes, row_and_lane                     for kernels in which a group has a row: how large it is, and who is who
 """
 

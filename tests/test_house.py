@@ -1,6 +1,7 @@
 """Rules of the house that a program can check: which way imports point, who may call BLAS, how a family is laid out."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ ROOMS = ("kernels", "nn", "bench", "examples", "handloom")
 # What each room may not know of.
 FORBIDDEN = {"kernels": {"nn", "bench", "examples", "cli"}, "nn": {"bench", "examples", "cli"}, "examples": {"cli"}}
 BLAS_CALLS = {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "multi_dot"}
+# Functions of CUDA kernels in which the lanes of a warp wait for each other.
+TOGETHER = re.compile(r"group_(sum|highest|lowest)|block_sum|row_argmax|shfl_|sync(threads|warp)|mma_|ldmatrix")
 ARRAY_PACKAGES = {"np", "numpy", "linalg"}
 
 BUILDING_BLOCKS = {"simd", "ptx"}  # folders below kernels/ that hold no operation
@@ -96,6 +99,18 @@ def test_kernels_call_no_blas(path):
 @pytest.mark.parametrize("path", [f / "__init__.py" for f in FAMILIES], ids=name_of)
 def test_contracts_compile_nothing(path):
     assert not [name for name in imports(path) if name.split(".")[0] in ("numba", "llvmlite")]
+
+
+@pytest.mark.parametrize("path", [f for f in KERNEL_FILES if "cuda" in name_of(f)], ids=name_of)
+def test_no_condition_stands_in_a_call_that_lanes_make_together(path):
+    """Python may copy such a call behind each branch (kernels/reductions.py)."""
+    wrong = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and TOGETHER.search(ast.unparse(node.func))
+        if any(isinstance(part, ast.IfExp | ast.BoolOp) for arg in node.args for part in ast.walk(arg))
+    ]
+    assert not wrong
 
 
 def is_layer_test(node):

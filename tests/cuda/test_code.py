@@ -7,6 +7,7 @@ import runpy
 from functools import cache
 from pathlib import Path
 
+import processes
 import pytest
 import sass
 from numba import float32, float64
@@ -74,6 +75,22 @@ def test_an_error_of_the_compiler_names_the_kernel():
 
     with pytest.raises(RuntimeError, match="broken: cannot be compiled for sm_80"):
         compile_cubin(broken, "sm_80")
+
+
+def test_kernels_are_compiled_for_a_newer_numpy(tmp_path):
+    """Without `row_stack`, as from 2.5 on."""
+    code = """
+import warnings
+import numpy as np
+warnings.filterwarnings("ignore", "The 'generic' unit", DeprecationWarning)  # numba-cuda's
+if hasattr(np, "row_stack"):
+    del np.row_stack
+from handloom.bench.gpu import limits
+from handloom.kernels.launch import compile_cubin
+print(compile_cubin(limits.multiply_add, "sm_90a")[:4], hasattr(np, "row_stack"))
+"""
+    out, _ = processes.run(code, tmp_path)
+    assert out.split() == [repr(b"\x7fELF"), "False"]
 
 
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)

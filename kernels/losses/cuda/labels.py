@@ -65,7 +65,9 @@ def row_argmax(x, start, length, lane, lanes):
         if number >= highest or number != number:
             highest, first = number, j
     best = group_highest(highest, lanes)
-    return group_lowest(first if highest == best or highest != highest else length, lanes)
+    if highest < best or (best != best and highest == highest):
+        first = length  # it is another lane's
+    return group_lowest(first, lanes)
 
 
 @cache
