@@ -30,7 +30,7 @@ for rows, depth in ((400, 1100), (32, 1200), (8, 8)):
     train("dense", ones(rows, depth), ones(depth, 190), ones(190), activation="tanh")
 kernels.matmul(ones(1100, 65), ones(1100, 70), transpose_a=True)
 kernels.matmul(ones(16, 500), ones(2000, 500), transpose_b=True)
-kernels.matmul(ones(3000, 300), ones(300, 250))
+kernels.matmul(ones(9000, 60), ones(60, 250))
 kernels.matmul(ones(90, 100), ones(100, 90))
 kernels.matmul(ones(6, 20, 10), ones(6, 10, 40))
 kernels.matmul(ones(300, 1100), ones(1100, 10))

@@ -97,7 +97,7 @@ def multiply_direct(
     With several parts, a chunk sums one part of K, and C has a copy for each. Where the numbers of B's columns would
     drive each other out of the cache, the first tile that reads them packs them, a panel at a time on the stack. Where
     the rows of B are not contiguous, or a panel's columns do not all exist, they are packed before: masked loads of
-    B's last columns in every tile took twice as long (on a Zen 1).
+    B's last columns in every tile took twice as long (on a Zen 1; with AVX-512 they cost nothing).
     """
     width = COLUMNS * lanes(c)
     groups = (n + columns - 1) // columns
@@ -105,7 +105,7 @@ def multiply_direct(
     i_first, j_first = chunk // groups * rows, chunk % groups * columns
     i_end, j_end = min(m, i_first + rows), min(n, j_first + columns)
     k_first, k_end, c0 = part * depth // parts, (part + 1) * depth // parts, c0 + part * m * n
-    ragged = (j_end - j_first) % width != 0
+    ragged = not simd.FREE_MASKS and (j_end - j_first) % width != 0
     if b_col != 1 or (rows >= WORTH and (ragged or not stays(b, k_end - k_first, b_row))):
         panel = viewed(stack_array(np.uint8, PANEL_BYTES), c)
         for j in range(j_first, j_end, width):

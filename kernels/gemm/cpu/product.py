@@ -228,14 +228,16 @@ def _turned(a, b, c, bias, activation):
 
 
 @jit(inner=True)
-def multiply_read(chunk, a, a_row, b_panels, depth, c, m, n, rows, columns, bias, activation):
-    """One chunk: `rows` x `columns` of C. Its rows of A stay in a second-level cache, a panel of B in a first."""
-    width, groups = COLUMNS * lanes(c), (m + rows - 1) // rows
-    first, j_first = chunk % groups * rows, chunk // groups * columns
+def multiply_read(chunk, a, a_row, b_panels, depth, c, m, n, row_groups, columns, bias, activation):
+    """One chunk: one group of rows times `columns` columns of C. Its rows of A stay in a second-level cache, a panel of
+    B in a first."""
+    width, tiles = COLUMNS * lanes(c), (m + ROWS - 1) // ROWS
+    group, j_first = chunk % row_groups, chunk // row_groups * columns
+    first, end = group * tiles // row_groups * ROWS, min(m, (group + 1) * tiles // row_groups * ROWS)
     for j in range(j_first, min(n, j_first + columns), width):
         column_of_tiles(
             a, 0, a_row, 1, b_panels, j * depth, width, depth,
-            c, j, n, first, min(m, first + rows), min(width, n - j), False, bias, j, activation,
+            c, j, n, first, end, min(width, n - j), False, bias, j, activation,
         )  # fmt: skip
 
 
@@ -252,15 +254,15 @@ def _read(a, b, c, bias, activation):
         most = min(most, _at_once(n * c.itemsize) // 2)  # all of them: 0.96 to 1.17 x as long, 1.08 on average
     b_panels = scratch("gemm.b", panels * width * k, c.dtype)
     (a, a_row, _), (b, b_row, b_col) = operand(a), operand(b)
-    # Whole tiles of rows; an even number of chunks, and where B is large each of two threads reads a part of its own.
-    rows = -(-m // (2 * ROWS * -(-m // (2 * most)))) * ROWS
+    # An even number of chunks, and where B is large each of two threads reads a part of its own.
+    row_groups = min(-(-m // ROWS), 2 * -(-m // (2 * most)))
     groups = max(2, -(-panels * width * k * c.itemsize // SHARED_BYTES)) if panels > SHARED else 1
     columns = -(-panels // groups) * width
     bias = NO_BIAS[c.dtype] if bias is None else bias
     _pack_block(-(-panels // STRIP), n * k * 4, b, b_row, b_col, n, b_panels, 0, k)
     _multiply_read(
-        -(-m // rows) * -(-n // columns), 2 * m * n * k,
-        a, a_row, b_panels, k, c.reshape(-1), m, n, rows, columns, bias, CODES[activation],
+        row_groups * -(-n // columns), 2 * m * n * k,
+        a, a_row, b_panels, k, c.reshape(-1), m, n, row_groups, columns, bias, CODES[activation],
     )  # fmt: skip
 
 

@@ -32,6 +32,9 @@ CODES = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
 ROWS, COLUMNS = simd.TILE_ROWS, simd.TILE_COLUMNS
 # Rows of the tile for what is left over.
 SHORT = max(2, ROWS * 2 // 7)
+# Whether a tile of one vector takes the last columns of C where they are no more: with so many rows its multiply-adds
+# are enough to hide each other's latency.
+NARROW = ROWS >= 12
 # Whether memory is asked for long before it is read. Where a third-level cache is slow, as that of an Intel Xeon
 # (Emerald Rapids; copies take it 13 GB/s a core), panels come too late otherwise: tiles of 2016 x 2048 x 512, A's in a
 # cache, ran at 98 instead of 90 GFLOP/s. With AVX2 it has not been timed.
@@ -178,9 +181,10 @@ def make_tile(rows):
 
     Whole and partial rows of B have a function each: with both loops in one, LLVM keeps the accumulators on the stack.
     In a panel every row is whole, however many columns of C there are: `padded` takes only those. (B's rows are those
-    of a panel where they are as far apart.) `ahead`, too, and asks for b[soon + k * pace] meanwhile.
+    of a panel where they are as far apart.) `ahead`, too, and asks for b[soon + k * pace] meanwhile. Each has a second
+    tile, of one vector, for columns that are no more.
     """
-    padded, part, ahead = _tile_of(rows, True, False), _tile_of(rows, False, False), _tile_of(rows, True, LOOKS_AHEAD)
+    padded, part, ahead = _tile(rows, True, False), _tile(rows, False, False), _tile(rows, True, LOOKS_AHEAD)
 
     @jit(inline=True, name=f"{__name__}.tile-{rows}")
     def tile(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation):
@@ -192,19 +196,41 @@ def make_tile(rows):
     return tile, padded, ahead
 
 
-@functools.cache
-def _tile_of(rows, whole, looks_ahead):
-    @jit(inner=True, name=f"{__name__}.tile-{rows}-{whole}-{looks_ahead}")
+def _tile(rows, whole, looks_ahead):
+    wide, narrow = _tile_of(rows, COLUMNS, whole, looks_ahead), _tile_of(rows, 1, whole, False)
+    if not NARROW:
+        return wide
+
+    @jit(inline=True, name=f"{__name__}.tile-{rows}-{whole}-{looks_ahead}")
     def tile(
         a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation,
         soon=0, pace=0,
     ):  # fmt: skip
-        acc = tile_zeros(c, rows, COLUMNS)
+        if valid > lanes(c):
+            wide(
+                a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation,
+                soon, pace,
+            )  # fmt: skip
+        else:
+            narrow(a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation)
+
+    return tile
+
+
+@functools.cache
+def _tile_of(rows, columns, whole, looks_ahead):
+    @jit(inner=True, name=f"{__name__}.tile-{rows}-{columns}-{whole}-{looks_ahead}")
+    def tile(
+        a, a0, a_row, a_col, b, b0, b_row, depth, c, c0, ldc, height, valid, keep, bias, j0, activation,
+        soon=0, pace=0,
+    ):  # fmt: skip
+        acc = tile_zeros(c, rows, columns)
         if bias.size > 0 and not keep:
             tile_fill_rows(acc, bias, j0, valid)
         for i in range(rows):  # read, or written: the line comes either way
             expect(c, c0 + i * ldc)
-            expect(c, c0 + i * ldc + lanes(c))
+            if columns > 1:
+                expect(c, c0 + i * ldc + lanes(c))
         if whole:
             for k in range(depth):
                 if looks_ahead:

@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from ... import simd
 from ...threads import THREADS_PAY
-from .tile import COLUMNS, ROWS
+from .tile import COLUMNS, LOOKS_AHEAD, ROWS
 
 # Rows of C in a chunk where there are many.
 TALL = 8 * ROWS
@@ -50,10 +50,13 @@ SMALL, SMALL_CUBE, SHORT_SIDE, PAGE_BYTES = 1 << 18, 1 << 25, 128, 4096
 # launch does not count, and a quarter of these where C is four times as tall as wide. (512 x 512 x 512 took 1.42 ms on
 # two threads, "direct" 1.53, "packed" 1.47; 1000 x 768 x 1000 8.2, "packed" 8.6. With longer sums, in several blocks,
 # or a far B, it is no faster than "packed": 2000 x 1024 x 4096 took 107, and 94.)
-# With AVX-512 B up to so many bytes: from there on "packed", which asks for panels before it needs them, takes 0.83 to
-# 0.92 times as long (1024 x 1024 x 512 to 1024, on a Xeon).
+# With AVX-512 only where sums are short: "packed" asks for memory before it needs it, and "direct" has one launch less
+# and no panels that another core wrote, which an Intel Xeon takes long to fetch. On two of its threads "read" took 1.16
+# times as long as "packed" for 512 x 512 x 512, 1.11 for 65536 x 64 x 64, and 1.24 times as long as "direct" for 448 x
+# 400 x 400, 1.06 for 1000 x 128 x 1000. So "packed" is for a transposed B or one of so many bytes, and for so many
+# bytes of A and C, if several panels use what is packed of A. (100000 x 32 x 27 would take 1.2 times as long so.)
 ROWS_READ, READ_CUBE, TALL_CUBE = 4 * TALL, 1 << 26, 1 << 24
-READ_BYTES = 1 << 21 if simd.VECTOR_BYTES == 64 else FAR_BYTES
+LONG, B_BYTES, A_AND_C_BYTES = 64, 3 << 18, 1 << 23
 
 
 @lru_cache(maxsize=4096)
@@ -75,7 +78,11 @@ def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
     is_short, is_far = k * itemsize <= 2 * PART_BYTES, n * k * itemsize >= FAR_BYTES
     can_read = not a_turned and m >= ROWS_READ and is_short and not is_far
     if can_read and cube >= (TALL_CUBE if m >= 4 * n else READ_CUBE):
-        return "read" if n * k * itemsize < READ_BYTES else "packed"
+        if not LOOKS_AHEAD or k < LONG:
+            return "read"
+        is_streamed = m * (n + k) * itemsize >= A_AND_C_BYTES and n > width
+        if is_streamed or b_turned or n * k * itemsize >= B_BYTES:
+            return "packed"
     has_short_rows = k <= SHORT_SIDE and n * itemsize < PAGE_BYTES
     a_fits = not a_turned or cube <= SMALL_CUBE or m <= SHORT_SIDE or has_short_rows
     if (is_short or min(m, 2 * n) <= MANY) and a_fits and (not b_turned or n * k <= SMALL):
