@@ -196,6 +196,7 @@ def make_tile(rows):
     return tile, padded, ahead
 
 
+@functools.cache
 def _tile(rows, whole, looks_ahead):
     wide, narrow = _tile_of(rows, COLUMNS, whole, looks_ahead), _tile_of(rows, 1, whole, False)
     if not NARROW:
