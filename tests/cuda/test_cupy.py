@@ -9,7 +9,7 @@ import pytest
 from numba import cuda, float32
 
 from handloom import kernels, nn
-from handloom.bench.gpu import contract, limits, peers, steps, timings
+from handloom.bench.gpu import contract, peers, steps, timings
 from handloom.kernels import launch
 from handloom.kernels.graphs import GraphRecording
 from handloom.nn import gpu
@@ -182,6 +182,8 @@ def test_gpu_check_verifies(family):
 
 def test_gpu_check_times(monkeypatch):
     """Its kinds of rows, each from a case that is small enough."""
+    from handloom.bench.gpu import limits  # imports instructions that Numba alone does not have
+
     sizes = {"BIG": 2**12, "COPIED": 2**12, "MATMULS": (8,)}
     for name, value in sizes.items():
         monkeypatch.setattr(timings, name, value)
