@@ -5,8 +5,8 @@ OUT ?= demo-results
 # The build of torch does not matter to the tests; where the index offers the one for CPUs, it is the smallest.
 ORACLES ?= torch==2.13.0
 # What `make test-ptx` takes: CUDA 12 or 13, and a CuPy over it. The tests pretend the CUDA of that CuPy: they know how
-# it calls CUDA, which may change with its version.
-CUDA ?= 13
+# it calls CUDA, which may change with its version. (In the environment CUDA is often the name of a folder.)
+CUDA = 13
 CUPY ?= cupy-cuda$(CUDA)x==14.2.0
 
 # Whether an interpreter has what CUDA kernels need, so that gpu-check has to install nothing.
