@@ -3,42 +3,25 @@
     group_sum, group_highest, group_lowest      of a number in each of `lanes` neighbouring lanes, by shuffles: a power
                                                 of two, 32 at most, the same for all lanes of the warp, which all take
                                                 part
-    block_sum                                   of a number in each thread of a block of whole warps; all take part
+    block_sum, block_highest, block_lowest      of a number in each thread of a block of THREADS; all take part
 
 The order is fixed, so that the same numbers always give the same bits. After a shuffle both lanes of a pair hold the
 same: a + b is b + a, and so all lanes end with one result.
 
 A number that depends on a condition is made before the call, not in it: of `return group_sum(a if c else b, lanes)`
 Python makes two calls from 3.12 on, one behind each branch, and half of a warp would wait in each for the other half.
-
-    row_lanes, row_and_lane                     for kernels in which a group has a row: how large it is, and who is who
 """
 
-from numba import cuda, int32, int64, uint32
+from numba import cuda, int32
 
-from .ptx import load, shift_right, store
+from .ptx import load, store
 
 WARP = 32
+THREADS = 256
+WARPS = THREADS // WARP
 ALL = 0xFFFFFFFF  # lanes that take part
-# How many accesses to a row a lane has, before another one shares it: what a row costs besides is several times that.
-ACCESSES = 4
 
 device = cuda.jit(device=True, forceinline=True)
-
-
-def row_lanes(length: int, width: int) -> tuple[int, int]:
-    """How many lanes share a row, of which an access takes `width` numbers; and the logarithm of that."""
-    bits = min(5, (-(-length // (ACCESSES * width)) - 1).bit_length())
-    return 1 << bits, bits
-
-
-@device
-def row_and_lane(threads, lanes, lanes_bits):
-    """The row that a thread of a block of so many works at, and its place among the row's lanes."""
-    thread = int32(cuda.threadIdx.x)
-    number = int32(shift_right(uint32(thread), lanes_bits))
-    rows = int32(shift_right(uint32(threads), lanes_bits))
-    return int64(cuda.blockIdx.x) * rows + number, int32(thread - number * lanes)
 
 
 @device
@@ -77,15 +60,21 @@ def group_lowest(value, lanes):
     return value
 
 
-@device
-def block_sum(value, shared):
-    """The sum of the threads' numbers; `shared` is shared memory for a number of each warp, and free again after."""
-    value = group_sum(value, WARP)
-    if cuda.threadIdx.x % WARP == 0:
-        store(shared, cuda.threadIdx.x // WARP, value)
-    cuda.syncthreads()
-    value = load(shared, 0)
-    for warp in range(1, cuda.blockDim.x // WARP):
-        value += load(shared, warp)
-    cuda.syncthreads()
-    return value
+def over_block(group):
+    """The same among all threads of a block: in each warp first, then each warp joins what all found. `shared` is
+    shared memory for a number of each warp, and free again after."""
+
+    @device
+    def reduce(value, shared):
+        value = group(value, WARP)
+        if cuda.threadIdx.x % WARP == 0:
+            store(shared, cuda.threadIdx.x // WARP, value)
+        cuda.syncthreads()
+        value = group(load(shared, cuda.threadIdx.x % WARPS), WARPS)
+        cuda.syncthreads()
+        return value
+
+    return reduce
+
+
+block_sum, block_highest, block_lowest = map(over_block, (group_sum, group_highest, group_lowest))

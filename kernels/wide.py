@@ -27,19 +27,24 @@ def width_of(*arrays) -> int:
 
 
 @cache
+def vector_of(V):
+    """The function that makes a tuple of V numbers from numbers[at] on."""
+
+    @cuda.jit(device=True, forceinline=True)
+    def two(numbers, at):
+        return numbers[at], numbers[at + 1]
+
+    @cuda.jit(device=True, forceinline=True)
+    def four(numbers, at):
+        return numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
+
+    return four if V == 4 else two
+
+
+@cache
 def accesses(T, count, width):
     """(fetch, put) for `count` numbers of type T, `width` of them at once (1, or as many as there are in 16 bytes)."""
-    if T.bitwidth == 32:
-
-        @cuda.jit(device=True, forceinline=True)
-        def vector(numbers, v):
-            return numbers[v], numbers[v + 1], numbers[v + 2], numbers[v + 3]
-
-    else:
-
-        @cuda.jit(device=True, forceinline=True)
-        def vector(numbers, v):
-            return numbers[v], numbers[v + 1]
+    vector = vector_of(8 * VECTOR // T.bitwidth)
 
     @cuda.jit(device=True, forceinline=True)
     def fetch(memory, first, left, numbers):

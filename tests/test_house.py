@@ -12,7 +12,9 @@ ROOMS = ("kernels", "nn", "bench", "examples", "handloom")
 FORBIDDEN = {"kernels": {"nn", "bench", "examples", "cli"}, "nn": {"bench", "examples", "cli"}, "examples": {"cli"}}
 BLAS_CALLS = {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "multi_dot"}
 # Functions of CUDA kernels in which the lanes of a warp wait for each other.
-TOGETHER = re.compile(r"group_(sum|highest|lowest)|block_sum|row_argmax|shfl_|sync(threads|warp)|mma_|ldmatrix")
+TOGETHER = re.compile(
+    r"(group|block)_(sum|highest|lowest)|add_up|(highest|lowest)_of|argmax|shfl_|sync(threads|warp)|mma_|ldmatrix"
+)
 ARRAY_PACKAGES = {"np", "numpy", "linalg"}
 
 BUILDING_BLOCKS = {"simd", "ptx"}  # folders below kernels/ that hold no operation

@@ -47,6 +47,7 @@ _KERNELS |= {
             "three-pass": f"cuda:{op}_three_pass{backward}",
             "online": f"cuda:{op}_online{backward}",
             "warp-per-row": f"cuda:{op}_warp_per_row{backward}",
+            "registers": f"cuda:{op}_registers{backward}",
         },
     )
     for op in ("softmax", "log_softmax")
@@ -265,7 +266,8 @@ def softmax(x, axis=-1, *, variant=None):
     """y_j = exp(x_j - m) / sum over k of exp(x_k - m) along an axis, m being the largest x_k.
 
     x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
-    variant : naive, simd, threaded (the default) on a CPU; on a GPU three-pass, online, warp-per-row (the default)
+    variant : naive, simd, threaded (the default) on a CPU; on a GPU three-pass, online, warp-per-row, registers (the
+    default)
     Raises ValueError for an axis that x does not have, and for an unknown variant.  Saved for backward: y.
     dx = y (dy - sum over k of dy_k y_k).
 
@@ -293,7 +295,8 @@ def log_softmax(x, axis=-1, *, variant=None):
     """y_j = (x_j - m) - log(sum over k of exp(x_k - m)) along an axis, m being the largest x_k.
 
     x : (...) float32 | float64, at least 1-D; returns y : (...).  Another axis than the last costs two copies.
-    variant : naive, simd, threaded (the default) on a CPU; on a GPU three-pass, online, warp-per-row (the default)
+    variant : naive, simd, threaded (the default) on a CPU; on a GPU three-pass, online, warp-per-row, registers (the
+    default)
     Raises ValueError for an axis that x does not have, and for an unknown variant.  Saved for backward: y.
     dx = dy - exp(y) sum over k of dy_k.
 

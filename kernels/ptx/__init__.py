@@ -5,6 +5,7 @@
     store2                   8 bytes at once (two float32)
     copy_async ...           global to shared memory without passing through registers, while the block computes
     multiply_high, shift_right     of uint32, in 32 bits
+    larger                   of two numbers; of a number and NaN the number
     ldmatrix_x4, mma_...     fragments of matrices from shared memory, and their product on the tensor cores
     exp, log, tanh ...       of a number, in its dtype; where they overflow they give Inf or NaN, also in the simulator
 
@@ -29,6 +30,7 @@ erfc = _implementation.erfc
 exp = _implementation.exp
 expm1 = _implementation.expm1
 from_bf16 = _implementation.from_bf16
+larger = _implementation.larger
 ldmatrix_x4 = _implementation.ldmatrix_x4
 ldmatrix_x4_transposed = _implementation.ldmatrix_x4_transposed
 load = _implementation.load
@@ -57,6 +59,7 @@ __all__ = [
     "exp",
     "expm1",
     "from_bf16",
+    "larger",
     "ldmatrix_x4",
     "ldmatrix_x4_transposed",
     "load",

@@ -216,6 +216,17 @@ def shift_right(typingctx, a, b):
 
 
 @intrinsic
+def larger(typingctx, a, b):
+    """The larger one of two float32 or float64; where one is NaN, the other one."""
+
+    def codegen(context, builder, sig, args):
+        kind, constraints = (F32, "=f,f,f") if a == types.float32 else (ir.DoubleType(), "=d,d,d")
+        return _asm(builder, kind, list(args), f"max.f{a.bitwidth} $0, $1, $2;", constraints, volatile=False)
+
+    return signature(a, a, a), codegen
+
+
+@intrinsic
 def to_tf32(typingctx, x):
     """The bits of x rounded to TF32: eight bits of exponent, ten of mantissa."""
 

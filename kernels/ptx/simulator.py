@@ -102,6 +102,10 @@ def _function(compute):
 exp, expm1, log, log1p, sqrt, tanh = map(_function, (np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.tanh))
 
 
+def larger(a, b):
+    return a if a >= b or b != b else b
+
+
 def erf(x):
     return type(x)(math.erf(x))
 

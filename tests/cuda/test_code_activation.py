@@ -8,6 +8,7 @@ sass.required()
 pytestmark = pytest.mark.xdist_group("activation")
 
 from handloom.kernels.activation.cuda import elementwise, softmax  # noqa: E402
+from handloom.kernels.teams import team_of  # noqa: E402
 
 
 @pytest.mark.parametrize("T", [float32, float64], ids=str)
@@ -27,6 +28,18 @@ def test_elementwise_functions_take_16_bytes_at_once(arch):
     backward = sass.code(elementwise.apply_slope(elementwise._gelu_slope, float32, 4), arch)
     assert forward.count(r"LDG\.E\.128.*") == 1 and forward.count(r"STG\.E\.128.*") == 1
     assert backward.count(r"LDG\.E\.128.*") == 2 and backward.count(r"STG\.E\.128.*") == 1
+
+
+@pytest.mark.parametrize("arch", sass.ARCHITECTURES)
+@pytest.mark.parametrize("op", softmax.RESULTS)
+def test_a_team_reads_its_row_once_and_computes_each_exponential_once(op, arch):
+    team = team_of(1000, 4, 4)
+    forward = sass.code(softmax.registers(op, float32, team), arch)
+    backward = sass.code(softmax.registers_backward(op, float32, team), arch)
+    assert forward.count(r"MUFU\.EX2") == team.held
+    for found, arrays in (forward, 1), (backward, 2):
+        assert found.count(r"LDG\.E\.128.*") == arrays * team.count and found.count(r"STG\.E\.128.*") == team.count
+        assert not found.count(r"(LDG|STG)\.E") and found.resources["REG"] <= 128
 
 
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)

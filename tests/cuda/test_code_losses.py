@@ -8,6 +8,7 @@ sass.required()
 pytestmark = pytest.mark.xdist_group("losses")
 
 from handloom.kernels.losses.cuda import elements, labels, parts, rows  # noqa: E402
+from handloom.kernels.teams import team_of  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,12 @@ from handloom.kernels.losses.cuda import elements, labels, parts, rows  # noqa: 
         labels.find_outside,
         labels.find_lowest,
         parts.add_up(int64),
-        *(labels.count_rows(T, labelled) for T in (float32, float64) for labelled in (False, True)),
+        *(
+            labels.count_rows(T, team_of(length, 1, T.bitwidth // 8), labelled)
+            for T in (float32, float64)
+            for labelled in (False, True)
+            for length in (10, 5000)
+        ),
     ],
     ids=lambda kernel: kernel.file_name("")[:-22],
 )
@@ -37,9 +43,10 @@ def test_elements_are_read_16_bytes_at_once_and_added_up_by_shuffles(arch):
 @pytest.mark.parametrize("arch", sass.ARCHITECTURES)
 @pytest.mark.parametrize("labelled", [False, True], ids=["given", "label"])
 @pytest.mark.parametrize("name", ["softmax", "probability"])
-def test_rows_are_read_16_bytes_at_once(name, labelled, arch):
-    forward = sass.code(getattr(rows, f"{name}_loss")(labelled, float32, 4), arch)
-    backward = sass.code(getattr(rows, f"{name}_loss_backward")(labelled, float32, 4), arch)
-    passes = {"softmax": 1 if labelled else 3, "probability": 2 if labelled else 3}  # of a label one number is read
-    assert forward.count(r"LDG\.E\.128.*") == passes[name] and forward.count(r"SHFL.*") >= 2 + 5
-    assert backward.count(r"LDG\.E\.128.*") == (1 if labelled else 2) and backward.count(r"STG\.E\.128.*") == 1
+def test_rows_are_read_16_bytes_at_once_and_no_number_twice(name, labelled, arch):
+    team = team_of(1000, 4, 4)
+    forward = sass.code(getattr(rows, f"{name}_loss")(labelled, float32, team), arch)
+    backward = sass.code(getattr(rows, f"{name}_loss_backward")(labelled, float32, team), arch)
+    for found in forward, backward:
+        assert found.count(r"LDG\.E\.128.*") == (1 if labelled else 2) * team.count
+    assert forward.count(r"SHFL.*") >= 2 * 5 and backward.count(r"STG\.E\.128.*") == team.count

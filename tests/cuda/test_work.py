@@ -56,18 +56,21 @@ CASES = {
     "dropout": (lambda: both("dropout", drawn(64, 512), 0.5, seed=1), {"drop": 0.9}),
     "adam": (lambda: kernels.adam_update(*(drawn(1 << 15) for _ in range(4)), **STATE), {"update_adam": 0.5}),
     "softmax": (
-        lambda: both("softmax", drawn(64, 1000)), {"normalize_warp_per_row": 1.2, "slope_warp_per_row": 0.2},
+        lambda: both("softmax", drawn(64, 1000)), {"normalize_registers": 0.45, "slope_registers": 0.1},
     ),
     "softmax of ten": (
-        lambda: both("softmax", drawn(2048, 10)), {"normalize_warp_per_row": 3.6, "slope_warp_per_row": 1.3},
+        lambda: both("softmax", drawn(2048, 10)), {"normalize_registers": 0.65, "slope_registers": 0.25},
     ),
     "cross-entropy": (
         lambda: both("sparse_softmax_cross_entropy", drawn(64, 1000), labels(64, 1000)),
-        {"lose_softmax": 1.8, "slope_softmax": 0.6},
+        {"lose_softmax": 1.0, "slope_softmax": 0.5},
     ),
     "cross-entropy of ten": (
         lambda: both("sparse_softmax_cross_entropy", drawn(2048, 10), labels(2048, 10)),
-        {"lose_softmax": 7.5, "slope_softmax": 1.6},
+        {"lose_softmax": 1.6, "slope_softmax": 0.6},
+    ),
+    "count of ten": (
+        lambda: kernels.count_correct(drawn(2048, 10), labels(2048, 10)), {"count_right_rows": 2.2},
     ),
     "max": (
         lambda: both("max_pool2d", drawn(1, 28, 28, 64)), {"take_maxima": 0.4, "collect_from_maxima": 0.9},

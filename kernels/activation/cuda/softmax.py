@@ -2,12 +2,13 @@
 
     three-pass     a thread a row: its maximum; the sum of exponentials; the result
     online         a thread a row: maximum and sum in one pass, the sum rescaled where the maximum rises; the result
-    warp-per-row   a warp a row, or several short ones: each lane does the same for every 32nd part of it, or every
-                   16th ..., and shuffles join what they found
+    warp-per-row   a warp a row: each lane does the same for every 32nd part of it, and shuffles join what they found
+    registers      a lane, some, a warp or a block a row, by its length: they hold it in registers, read x once and
+                   compute each exponential once
 
-None uses shared memory. Rows may be of any length; element j of a row is x[row * length + j]. A thread's sums add up
-BLOCK terms before they are added to the total, so that rounding errors grow with the root of a long row and not with
-its length; the row's length alone fixes their order.
+Rows may be of any length; element j of a row is x[row * length + j]. A thread's sums add up BLOCK terms before they are
+added to the total, or as many as it holds, so that rounding errors grow with the root of a long row and not with its
+length; the row's length alone fixes their order.
 
 The online maximum: M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867.
 """
@@ -15,14 +16,14 @@ The online maximum: M. Milakov and N. Gimelshein, "Online normalizer calculation
 import math
 from functools import cache
 
-from numba import cuda, int32, int64, uint32
+from numba import cuda, int64
 
 from ...arrays import contiguous
 from ...launch import element_of, kernel, pointer
-from ...ptx import exp, load, log, store
-from ...reductions import device, group_highest, group_sum, higher, row_and_lane, row_lanes
+from ...ptx import exp, larger, load, log, store
+from ...reductions import THREADS, WARP, WARPS, device, group_highest, group_sum, higher
+from ...teams import team_of, teamwork
 from ...wide import accesses, width_of
-from .elementwise import THREADS
 
 BLOCK = 32
 
@@ -220,24 +221,20 @@ def warp_per_row(op, T, width):
     highest_and_sum = online_sum(T, width)
 
     @kernel(threads=THREADS)
-    def normalize_warp_per_row(
-        x: pointer(T), y: pointer(T), rows: int64, length: int64, lanes: int32, lanes_bits: uint32
-    ):  # fmt: skip
-        """One warp, or `lanes` lanes of it: one row; one lane: `width` neighbouring numbers of every `lanes` * `width`.
+    def normalize_warp_per_row(x: pointer(T), y: pointer(T), rows: int64, length: int64):
+        """One warp: one row; one lane: `width` neighbouring numbers of every 32 * `width`.
 
         Why it is faster: the lanes read whole cache lines, 16 bytes each where rows are whole 16 bytes, and few long
-        rows keep 32 times as many threads busy. Ten shuffles, or two for each time the lanes double, join the lanes'
-        maxima and their sums. (A whole warp for ten numbers takes seven times the instructions.)
+        rows keep 32 times as many threads busy. Ten shuffles join the lanes' maxima and their sums.
         """
         numbers = cuda.local.array(width, T)
-        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
-        row = min(own_row, rows - 1)  # shuffles want all lanes: those without a row do the last one, and write nothing
-        first, end, step = row * length + lane * width, (row + 1) * length, int64(lanes * width)
-        own, total = highest_and_sum(x, first, end, step, numbers)
-        highest = group_highest(own, lanes)
-        total = group_sum(total * rescaled(own, highest), lanes)
-        normalizer = normal(total + (highest - highest))  # Inf - Inf, as above
-        if row == own_row:
+        row = int64(cuda.blockIdx.x) * WARPS + cuda.threadIdx.x // WARP
+        if row < rows:
+            first, end, step = row * length + cuda.threadIdx.x % WARP * width, (row + 1) * length, WARP * width
+            own, total = highest_and_sum(x, first, end, step, numbers)
+            highest = group_highest(own, WARP)
+            total = group_sum(total * rescaled(own, highest), WARP)
+            normalizer = normal(total + (highest - highest))  # Inf - Inf, as above
             j = first
             while j < end:
                 fetch(x, j, width, numbers)
@@ -256,17 +253,14 @@ def warp_per_row_backward(op, T, width):
     add_up = sum_of(term, T, width)
 
     @kernel(threads=THREADS)
-    def slope_warp_per_row(
-        dy: pointer(T), y: pointer(T), dx: pointer(T), rows: int64, length: int64, lanes: int32, lanes_bits: uint32
-    ):  # fmt: skip
-        """One warp: one row of dx, or several, shared among its lanes as forward; faster for the same reason."""
+    def slope_warp_per_row(dy: pointer(T), y: pointer(T), dx: pointer(T), rows: int64, length: int64):
+        """One warp: one row of dx, shared among its lanes as forward; faster for the same reason."""
         left = cuda.local.array(width, T)
         right = cuda.local.array(width, T)
-        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
-        row = min(own_row, rows - 1)
-        first, end, step = row * length + lane * width, (row + 1) * length, int64(lanes * width)
-        total = group_sum(add_up(dy, y, first, end, step, left, right), lanes)
-        if row == own_row:
+        row = int64(cuda.blockIdx.x) * WARPS + cuda.threadIdx.x // WARP
+        if row < rows:
+            first, end, step = row * length + cuda.threadIdx.x % WARP * width, (row + 1) * length, WARP * width
+            total = group_sum(add_up(dy, y, first, end, step, left, right), WARP)
             j = first
             while j < end:
                 fetch(dy, j, width, left)
@@ -277,6 +271,118 @@ def warp_per_row_backward(op, T, width):
                 j += step
 
     return slope_warp_per_row
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A team a row, whose threads hold it
+
+
+@cache
+def row_sum(T, team):
+    """A device function, also for the losses: (the largest x of a row, the sum of exp(x - it)), in all of the team's
+    threads; `numbers` holds the row after, if the team can hold it. A row with Inf or NaN, or of nothing but -Inf, has
+    a sum that is NaN."""
+    _, take, _, add_up, highest_of = teamwork(T, team)
+    held, chunk = team.held, team.chunk
+
+    @device
+    def largest(numbers):
+        top = T(-math.inf)
+        for v in range(held):
+            top = larger(top, numbers[v])
+        return top
+
+    @device
+    def of_whole_row(x, start, length, member, numbers, shared):
+        take(x, start, length, member, T(-math.inf), numbers)
+        highest, total = highest_of(largest(numbers), shared), T(0)
+        for v in range(held):
+            total += exp(numbers[v] - highest)
+        return highest, add_up(total, shared)
+
+    @device
+    def of_chunks(x, start, length, member, numbers, shared):
+        own, total = T(-math.inf), T(0)
+        for first in range(0, length, chunk):
+            take(x, start + first, length - first, member, T(-math.inf), numbers)
+            before, part = own, T(0)
+            own = larger(own, largest(numbers))
+            base = T(0) if own == T(-math.inf) else own
+            for v in range(held):
+                part += exp(numbers[v] - base)
+            total = total * rescaled(before, own) + part
+        highest = highest_of(own, shared)
+        return highest, add_up(total * rescaled(own, highest), shared) + (highest - highest)
+
+    return of_whole_row if team.whole else of_chunks
+
+
+@cache
+def registers(op, T, team):
+    normal, result = RESULTS[op]
+    place, take, give, _, _ = teamwork(T, team)
+    highest_and_sum = row_sum(T, team)
+    whole, held, chunk = team.whole, team.held, team.chunk
+
+    @kernel(threads=THREADS)
+    def normalize_registers(x: pointer(T), y: pointer(T), rows: int64, length: int64):
+        """One team: one row; one thread: `width` neighbouring numbers of every `size` * `width`.
+
+        Why it is faster: x is read once, the maximum is known before the first exponential, and there is one for each
+        number (the compiler sees that `result` asks for the same again). A short row has few threads or one, which
+        keeps them all busy; one of thousands has a block, so that a few such rows suffice to keep memory busy.
+        """
+        shared = cuda.shared.array(WARPS, T)
+        numbers = cuda.local.array(held, T)
+        own_row, member = place()
+        row = min(own_row, rows - 1)  # shuffles want all lanes: those without a row do the last one, and write nothing
+        start = row * length
+        highest, total = highest_and_sum(x, start, length, member, numbers, shared)
+        normalizer = normal(total)
+        if row == own_row:
+            for first in range(0, chunk if whole else length, chunk):
+                if not whole:
+                    take(x, start + first, length - first, member, T(0), numbers)
+                for v in range(held):
+                    numbers[v] = result(numbers[v], highest, normalizer)
+                give(y, start + first, length - first, member, numbers)
+
+    return normalize_registers
+
+
+@cache
+def registers_backward(op, T, team):
+    term, slope = SLOPES[op]
+    place, take, give, add_up, _ = teamwork(T, team)
+    whole, held, chunk = team.whole, team.held, team.chunk
+
+    @kernel(threads=THREADS)
+    def slope_registers(dy: pointer(T), y: pointer(T), dx: pointer(T), rows: int64, length: int64):
+        """One team: one row of dx, held as forward: dy and y are read once."""
+        shared = cuda.shared.array(WARPS, T)
+        left = cuda.local.array(held, T)
+        right = cuda.local.array(held, T)
+        own_row, member = place()
+        row = min(own_row, rows - 1)
+        start, total = row * length, T(0)
+        for first in range(0, chunk if whole else length, chunk):
+            take(dy, start + first, length - first, member, T(0), left)
+            take(y, start + first, length - first, member, T(0), right)
+            part = T(0)
+            for v in range(held):
+                part += term(left[v], right[v])
+            total += part
+        total = add_up(total, shared)
+        if row == own_row:
+            for first in range(0, chunk if whole else length, chunk):
+                if not whole:
+                    take(dy, start + first, length - first, member, T(0), left)
+                    take(y, start + first, length - first, member, T(0), right)
+                for v in range(held):
+                    left[v] = slope(left[v], right[v], total)
+                give(dx, start + first, length - first, member, left)
+
+    return slope_registers
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -304,9 +410,18 @@ def _by_warps(make, op):
         size, length = arrays[0].size, arrays[0].shape[-1]
         if size:
             arrays, rows, T = [*map(contiguous, arrays)], size // length, element_of(arrays[0])
-            width = row_width(length, *arrays)
-            lanes, bits = row_lanes(length, width)
-            make(op, T, width)((-(-rows * lanes // THREADS),), *arrays, rows, length, lanes, bits)
+            make(op, T, row_width(length, *arrays))((-(-rows // WARPS),), *arrays, rows, length)
+
+    return launch
+
+
+def _by_teams(make, op):
+    def launch(*arrays):
+        size, length = arrays[0].size, arrays[0].shape[-1]
+        if size:
+            arrays, rows, T = [*map(contiguous, arrays)], size // length, element_of(arrays[0])
+            team = team_of(length, row_width(length, *arrays), arrays[0].itemsize)
+            make(op, T, team)((team.blocks(rows),), *arrays, rows, length)
 
     return launch
 
@@ -314,6 +429,7 @@ def _by_warps(make, op):
 softmax_three_pass, log_softmax_three_pass = (_by_threads(three_pass, op) for op in RESULTS)
 softmax_online, log_softmax_online = (_by_threads(online, op) for op in RESULTS)
 softmax_warp_per_row, log_softmax_warp_per_row = (_by_warps(warp_per_row, op) for op in RESULTS)
+softmax_registers, log_softmax_registers = (_by_teams(registers, op) for op in RESULTS)
 softmax_three_pass_backward, log_softmax_three_pass_backward = (
     _by_threads(thread_per_row_backward, op) for op in SLOPES
 )
@@ -321,3 +437,4 @@ softmax_online_backward, log_softmax_online_backward = softmax_three_pass_backwa
 softmax_warp_per_row_backward, log_softmax_warp_per_row_backward = (
     _by_warps(warp_per_row_backward, op) for op in SLOPES
 )
+softmax_registers_backward, log_softmax_registers_backward = (_by_teams(registers_backward, op) for op in SLOPES)

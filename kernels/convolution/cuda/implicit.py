@@ -10,9 +10,10 @@ from functools import cache
 from numba import cuda, int32, int64
 
 from ...arrays import address
-from ...gemm.cuda import BLOCKS, shares, split, vector_of
+from ...gemm.cuda import BLOCKS, shares, split
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, load4, store, store4
+from ...wide import vector_of
 from .rung import make_rung
 from .tiles import DEPTH, ROWS, THREADS, operations, resident, shape_for, sizes
 from .window import blocks_across, column_of, count_on, count_one, set_digits, terms_of

@@ -10,8 +10,9 @@ from functools import cache
 
 from numba import cuda, int32
 
-from ...gemm.cuda import at_least, split, vector_of
+from ...gemm.cuda import at_least, split
 from ...ptx import load, load4, store, store4
+from ...wide import vector_of
 
 ROWS, DEPTH, THREADS = 8, 8, 256
 

@@ -42,7 +42,7 @@ from .product import (
 )
 from .simple import naive, shared
 from .tensor_cores import tensor
-from .tiles import LARGE, SMALL, registers, split, vector_of, vectors
+from .tiles import LARGE, SMALL, registers, split, vectors
 
 __all__ = [
     "BLOCKS",
@@ -74,6 +74,5 @@ __all__ = [
     "shares",
     "split",
     "tensor",
-    "vector_of",
     "vectors",
 ]

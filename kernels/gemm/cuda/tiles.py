@@ -13,6 +13,7 @@ from numba import cuda, int32, int64, uint32
 
 from ...launch import kernel, pointer
 from ...ptx import load, load4, store, store4
+from ...wide import vector_of
 from .epilogue import at_least
 
 # Each thread computes ROWS x COLUMNS elements of C. Of float64, half as many columns fill as many registers.
@@ -128,21 +129,6 @@ def registers(T, side):
                     store(c, to + int64(row) * n + col, at_least(acc[i * columns + j], floor))
 
     return multiply_registers
-
-
-@cache
-def vector_of(V):
-    """The function that makes a tuple of V numbers from numbers[at] on."""
-
-    @cuda.jit(device=True, forceinline=True)
-    def two(numbers, at):
-        return numbers[at], numbers[at + 1]
-
-    @cuda.jit(device=True, forceinline=True)
-    def four(numbers, at):
-        return numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]
-
-    return four if V == 4 else two
 
 
 @cache

@@ -1,17 +1,22 @@
 """Labels: whether all are classes, and how many rows are right. The host waits for both results."""
 
+import math
 from functools import cache
 
-from numba import cuda, int32, int64, uint32
+import numpy as np
+from numba import cuda, int32, int64
 
 from ...arrays import contiguous, namespace
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
-from ...reductions import WARP, block_sum, device, group_highest, group_lowest, row_and_lane, row_lanes
-from .parts import THREADS, WARPS, total_of
+from ...reductions import THREADS, WARP, WARPS, block_lowest, block_sum, device, group_lowest
+from ...teams import team_of, teamwork
+from .parts import total_of
 
 # Labels of one warp.
 LABELS = 1024
+# Where no number stands: behind every one.
+NOWHERE = np.int32(2**31 - 1)
 
 
 @kernel(threads=THREADS)
@@ -52,40 +57,56 @@ def first_outside(labels, classes):
     return first if first < labels.size else -1
 
 
-@device
-def row_argmax(x, start, length, lane, lanes):
-    """Where in the row of a group of lanes the largest number stands first; NaN is the largest.
+@cache
+def row_argmax(T, team):
+    """A device function: where in the row of a team the largest number stands first; NaN is the largest."""
+    _, _, _, _, highest_of = teamwork(T, team)
+    size = team.size
 
-    Each lane looks at its part from the end, so that of equal numbers the first stays."""
-    j = length - 1 - lane
-    highest, first = load(x, start + j), j
-    while j >= lanes:
-        j -= lanes
-        number = load(x, start + j)
-        if number >= highest or number != number:
-            highest, first = number, j
-    best = group_highest(highest, lanes)
-    if highest < best or (best != best and highest == highest):
-        first = length  # it is another lane's
-    return group_lowest(first, lanes)
+    @device
+    def lowest_of_lanes(number, shared):
+        return group_lowest(number, size)
+
+    lowest_of = lowest_of_lanes if size <= WARP else block_lowest
+
+    @device
+    def argmax(x, start, length, member, shared, places):
+        """Each thread looks at its part from the end, so that of equal numbers the first stays."""
+        highest, place = T(-math.inf), NOWHERE
+        j = (length - 1 - member) // size * size + member
+        while j >= 0:
+            number = load(x, start + j)
+            if number >= highest or number != number:
+                highest, place = number, int32(j)
+            j -= size
+        best = highest_of(highest, shared)
+        if highest < best or (best != best and highest == highest):
+            place = NOWHERE  # it is another thread's
+        return lowest_of(place, places)
+
+    return argmax
 
 
 @cache
-def count_rows(T, labelled):
+def count_rows(T, team, labelled):
+    place, _, _, _, _ = teamwork(T, team)
+    argmax = row_argmax(T, team)
+
     @kernel(threads=THREADS)
     def count_right_rows(
-        p: pointer(T), t: pointer(int64 if labelled else T), rows: int64, length: int64, parts: pointer(int64),
-        lanes: int32, lanes_bits: uint32,
-    ):  # fmt: skip
-        """A group of lanes: one row, which is right where its largest p stands at its label, or at its largest t. One
-        block: how many of its rows are."""
-        shared = cuda.shared.array(WARPS, int64)
-        own_row, lane = row_and_lane(THREADS, lanes, lanes_bits)
+        p: pointer(T), t: pointer(int64 if labelled else T), rows: int64, length: int64, parts: pointer(int64)
+    ):
+        """A team: one row, which is right where its largest p stands at its label, or at its largest t. One block: how
+        many of its rows are."""
+        shared = cuda.shared.array(WARPS, T)
+        places = cuda.shared.array(WARPS, int32)
+        counts = cuda.shared.array(WARPS, int64)
+        own_row, member = place()
         row, right = min(own_row, rows - 1), int64(0)
-        expected = load(t, row) if labelled else row_argmax(t, row * length, length, lane, lanes)
-        if row_argmax(p, row * length, length, lane, lanes) == expected and lane == 0 and row == own_row:
+        expected = load(t, row) if labelled else int64(argmax(t, row * length, length, member, shared, places))
+        if argmax(p, row * length, length, member, shared, places) == expected and member == 0 and row == own_row:
             right = int64(1)
-        right = block_sum(right, shared)
+        right = block_sum(right, counts)
         if cuda.threadIdx.x == 0:
             store(parts, cuda.blockIdx.x, right)
 
@@ -96,7 +117,7 @@ def count_correct(p, t, labels=None):
     """The number of right rows, by t of p's shape or by labels."""
     T, length, labelled = element_of(p), p.shape[-1], labels is not None
     p, t = contiguous(p), contiguous(labels if labelled else t)
-    rows, (lanes, bits) = p.size // length, row_lanes(length, 1)
-    parts = namespace(p).empty((-(-rows * lanes // THREADS),), "int64")
-    count_rows(T, labelled)((parts.size,), p, t, rows, length, parts, lanes, bits)
+    rows, team = p.size // length, team_of(length, 1, p.itemsize)
+    parts = namespace(p).empty((team.blocks(rows),), "int64")
+    count_rows(T, team, labelled)((parts.size,), p, t, rows, length, parts)
     return total_of(int64, parts)

@@ -8,11 +8,8 @@ from numba import cuda, int64
 from ...arrays import namespace
 from ...launch import kernel, pointer
 from ...ptx import load, log, store
-from ...reductions import WARP, block_sum, device
+from ...reductions import THREADS, WARPS, block_sum, device
 
-THREADS = 256
-# Warps of a block: so many rows, where a warp takes one.
-WARPS = THREADS // WARP
 # Terms that are added up before they are added to a total.
 BLOCK = 32
 # Probabilities are kept this far from 0 and 1, as Keras does; and so are their logarithms, as 1 - 1e-7 is no float32.

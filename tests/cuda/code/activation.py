@@ -2,12 +2,21 @@
 test_code_activation.py."""
 
 from handloom.kernels.activation.cuda import elementwise, softmax
+from handloom.kernels.teams import team_of
 
 FUNCTIONS = ("elu", "sigmoid", "tanh", "softplus", "silu", "gelu", "gelu_tanh")
 
 
+# Rows for a few lanes, for a warp, a block, and a block that comes again.
+LENGTHS = {"short": 10, "row": 1000, "long": 4096, "chunks": 50257}
+
+
 def width(T):
     return 128 // T.bitwidth
+
+
+def team(length, T):
+    return team_of(length, width(T) if length % 4 == 0 else 1, T.bitwidth // 8)
 
 
 KERNELS = {
@@ -40,4 +49,10 @@ KERNELS = {
         )
     },
     "softmax-warp-per-row-ragged": lambda T: softmax.warp_per_row("softmax", T, 1),
+    **{
+        f"{op}-registers{suffix}-{kind}": lambda T, op=op, make=make, length=length: make(op, T, team(length, T))
+        for op in softmax.RESULTS
+        for suffix, make in (("", softmax.registers), ("-backward", softmax.registers_backward))
+        for kind, length in LENGTHS.items()
+    },
 }

@@ -1,10 +1,18 @@
 """The kernels of the losses whose machine code is read; those on integers in test_code_losses.py."""
 
 from handloom.kernels.losses.cuda import elements, parts, rows
+from handloom.kernels.teams import team_of
+
+# Rows for a few lanes, for a warp, and for a block that comes again.
+LENGTHS = {"short": 10, "row": 1000, "chunks": 50257}
 
 
 def width(T):
     return 128 // T.bitwidth
+
+
+def team(length, T):
+    return team_of(length, width(T) if length % 4 == 0 else 1, T.bitwidth // 8)
 
 
 ELEMENTS = ("squared", "absolute", "binary", "logistic")
@@ -27,10 +35,12 @@ KERNELS = {
     },
     "losses-binary-misaligned": lambda T: elements.mean(elements._binary, T, 1),
     **{
-        f"losses-{name}{suffix}-{kind}": lambda T, make=make, labelled=labelled: make(labelled, T, width(T))
+        f"losses-{name}{suffix}-{kind}-{size}": lambda T, make=make, labelled=labelled, length=length: make(
+            labelled, T, team(length, T)
+        )
         for name, makes in ROWS.items()
         for suffix, make in zip(("", "-backward"), makes)
         for kind, labelled in (("given", False), ("label", True))
+        for size, length in LENGTHS.items()
     },
-    "losses-softmax-label-ragged": lambda T: rows.softmax_loss(True, T, 1),
 }
