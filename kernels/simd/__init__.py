@@ -49,7 +49,7 @@ from .arithmetic import (
     zip_high,
     zip_low,
 )
-from .groups import tile_groups, tile_groups_at, tile_groups_inside
+from .groups import tile_groups, tile_groups_along, tile_groups_at, tile_groups_inside
 from .kinds import Mask, Tile, Vec
 from .machine import FEATURES, FREE_MASKS, HAS_FMA, TILE_COLUMNS, TILE_ROWS, VECTOR_BYTES
 from .memory import (
@@ -127,6 +127,7 @@ __all__ = [
     "tile_expect_at",
     "tile_fill_rows",
     "tile_groups",
+    "tile_groups_along",
     "tile_groups_at",
     "tile_groups_inside",
     "tile_inner",

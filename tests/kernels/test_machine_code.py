@@ -47,6 +47,7 @@ for variant in ("direct", "winograd"):
 for size in (9, 33):
     for width in (1, 4):
         train("conv2d", ones(2, size, size, 36), ones(3, 3, width, 36), groups=36 // width, **window)
+    train("conv2d", ones(2, size, size, 36), ones(5, 5, 1, 36), groups=36, **window)
 
 gradient = {"backward": lambda y: y[0], "needs": (False, True, True, True, True, True)}
 for rows in (1, 8):
@@ -133,9 +134,13 @@ TILES = [
     ("multiply_tiles-False", "tall", 2),
     ("multiply_tiles-True", "tall", 2),
     ("multiply_windows-2", "tall", 2),
-    ("convolve_box-1", 4, 2),
-    ("correlate_box-1", 9, 1),
-    ("correlate_box-4", 3 * 4, 1),
+    ("convolve_rows-1-3", 4 * 3, 2),
+    ("convolve_rows-1-5", 4 * 5, 2),
+    ("convolve_box-1-3", 4 * 3, 2),
+    ("convolve_box-1-5", 4 * 5, 2),
+    ("correlate_box-1-3", 4 * 9, 1),
+    ("correlate_box-1-5", 9, 1),
+    ("correlate_box-4-1", 3 * 4, 1),
     ("forward-{state}x2", "state", 2),
     ("backward-{state}x2", "state", 2),
     ("forward-1x8", 1, 8),
@@ -145,9 +150,9 @@ IN_DOUBLE = ("multiply_panels", "multiply-2", "correlate-")
 
 # Kernels that go through memory a vector at a time, and what their loops do with whole vectors.
 PACKED = {
-    "convolve_rows-1": {"multiply-add"},
-    "convolve_rows-4": {"multiply-add"},
-    "convolve_box-4": {"multiply-add"},
+    "convolve_rows-1-5": {"multiply-add"},
+    "convolve_rows-4-1": {"multiply-add"},
+    "convolve_box-4-1": {"multiply-add"},
     "transform_weights": {"multiply-add", "multiply"},
     "forward-{state}x2": {"multiply-add", "multiply", "divide"},
     "backward-{state}x2": {"multiply-add", "multiply", "divide"},

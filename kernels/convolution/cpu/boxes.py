@@ -25,6 +25,7 @@ from ...simd import (
     tile_add,
     tile_fill_rows,
     tile_groups,
+    tile_groups_along,
     tile_groups_at,
     tile_relu,
     tile_store,
@@ -39,6 +40,10 @@ from ...threads import threaded
 
 # A tile of y: pixels of a row x vectors of channels.
 PIXELS, VECTORS = 4, 2
+# Neighbouring taps of a row that are taken together, at most: their weights stay in registers, of which AVX2 has half.
+# (On one thread of an Intel Xeon, windows of 3 took 0.84 times as long so, those of 5 and 7 0.73; tiles of 6 or 8
+# pixels, or of one vector, were slower.)
+RUN = 5 if simd.TILE_ROWS < 12 else 7
 # Taps of a tile of dw, by the width of a group: with the operands their sums fit into 16 registers.
 TAPS = {1: 9, 2: 5, 4: 3, 8: 1, 16: 1}
 # Bytes of the stack: for a box, most of a first-level cache, and for a block's weights.
@@ -60,7 +65,8 @@ class Boxes(NamedTuple):
     size: tuple  # of a box
     phases: np.ndarray  # PHASE numbers for each: rest, rest, its first tap and their end
     taps: np.ndarray  # the taps of w, phase after phase
-    offsets: np.ndarray  # of each: how far it is from the start of the box; the last one again for a tile of dw
+    offsets: np.ndarray  # of each: how far it is from the start of the box; more of them, for a whole tile of dw
+    run: int  # so many taps that follow each other are neighbours in a row
 
 
 PHASE = 4
@@ -120,10 +126,10 @@ def pack_weights(w, taps, width, channels, c, weights):
 
 
 @functools.cache
-def convolution(width):
-    """The kernel of y, or of dx, for groups of `width` channels."""
+def convolution(width, run):
+    """The kernel of y, or of dx, for groups of `width` channels, and of taps that come in runs of neighbours."""
 
-    @jit(inner=True, name=f"{__name__}.convolve_box-{width}")
+    @jit(inner=True, name=f"{__name__}.convolve_box-{width}-{run}")
     def convolve_box(chunk, x, w, bias, y, plan, part, activation):
         """One chunk: one box, for `part` channels."""
         parts = (plan.channels + part - 1) // part
@@ -153,9 +159,9 @@ def convolution(width):
                         acc = tile_zeros(y, PIXELS, VECTORS)
                         if bias.size > 0:
                             tile_fill_rows(acc, bias, c, count)
-                        for t in range(first, end):
+                        for t in range(first, end, run):
                             start = source + col * pixel + at(offsets, t)
-                            tile_groups(acc, width, box, start, pixel, weights, t * width * block)
+                            tile_groups(acc, width, run, box, start, pixel, weights, t * width * block)
                         for i in range(PIXELS):
                             expect(y, target + (col + i) * stretch + ahead)
                         if activation == RELU:
@@ -169,11 +175,11 @@ def convolution(width):
 
 
 @functools.cache
-def correlation(width, height):
-    """The kernel of dw for groups of `width` channels, in tiles of `height` taps."""
-    tall = height * width
+def correlation(width, height, run):
+    """The kernel of dw for groups of `width` channels, in tiles of `height` taps, which come in runs of neighbours."""
+    tall, alike = height * width, run > 1 and height % run == 0
 
-    @jit(inner=True, name=f"{__name__}.correlate_box-{width}")
+    @jit(inner=True, name=f"{__name__}.correlate_box-{width}-{run}")
     def correlate_box(chunk, x, dz, partial, plan, part, sums):
         """One chunk: `part` channels, summed over a share of the boxes."""
         share, c0 = chunk % sums, chunk // sums * part
@@ -197,7 +203,16 @@ def correlation(width, height):
                         for row in range(rows):
                             x0 = v + row * plan.step[0] * plan.size[1] * block
                             z0 = ((image * plan.outputs[0] + row0 + row) * plan.outputs[1] + col0) * channels + c + v
-                            for _ in range(cols):
+                            together = cols // PIXELS * PIXELS if alike else 0
+                            for _ in range(0, together, PIXELS):
+                                tile_groups_along(
+                                    acc, run, PIXELS, box, x0, pixel, offsets, t, dz, z0, channels, count
+                                )  # fmt: skip
+                                for _ in range(PIXELS):
+                                    expect(dz, z0 + ahead)
+                                    z0 += channels
+                                x0 += PIXELS * pixel
+                            for _ in range(together, cols):
                                 tile_groups_at(acc, width, box, x0, offsets, t, dz, z0, count)
                                 expect(dz, z0 + ahead)
                                 x0 += pixel
@@ -214,6 +229,17 @@ def correlation(width, height):
 def block_of(itemsize):
     """Channels of a block."""
     return VECTORS * simd.VECTOR_BYTES // itemsize
+
+
+def run_of(axis, step, g):
+    """How many taps of a row are neighbours, of those that read one number more with each output; 1: none are used so.
+
+    axis : along the width, the phases: (rest, [(tap, how far it is from the first input)]).
+    """
+    (_, taps), *others = axis
+    if g.groups < g.C or others or step[1] > 1 or len(taps) > RUN:
+        return 1
+    return len(taps) if [distance - taps[0][1] for _, distance in taps] == list(range(len(taps))) else 1
 
 
 def taps_of(rest, window, stride, step, padding):
@@ -276,8 +302,8 @@ def _boxes(g, itemsize, inputs, outputs, cells, step, stretch, axes):
             phases += rest_h, rest_w, len(order), len(order) + len(high) * len(wide)
             order += [kh * g.KW + kw for kh, _ in high for kw, _ in wide]
             offsets += [((h - origin[0]) * size[1] + w - origin[1]) * block for _, h in high for _, w in wide]
-    tables = phases, order, np.pad(offsets, (0, TAPS[g.C // g.groups] - 1), mode="edge")
+    tables = phases, order, [*offsets, *[0] * (TAPS[g.C // g.groups] - 1)]
     return Boxes(
         inputs, outputs, g.C, g.N, count, (rows, cols), step, stretch, origin, size,
-        *(np.array(table, np.int64) for table in tables),
+        *(np.array(table, np.int64) for table in tables), run_of(axes[1], step, g),
     )  # fmt: skip

@@ -6,7 +6,9 @@ groups side by side, as they lie in x, w, y and their gradients; a group is `wid
     y[oh, ow, :]     += sum over k of w[kh, kw, k, :] (x[oh SH + kh DH, ow SW + kw DW, :] spread by k)
     dw[kh, kw, k, :] += (x[oh SH + kh DH, ow SW + kw DW, :] spread by k) dz[oh, ow, :]
 
-Spread by k means that each lane takes number k of its group (simd/groups.py); depthwise, nothing is to be done there.
+Spread by k means that each lane takes number k of its group (simd/groups.py); depthwise, nothing is to be done there,
+and a vector of x is loaded once for all the neighbouring taps that read it: without that the loads set the pace, as
+those of x straddle two cache lines each.
 y and dx of wide images are made row by row (rows.py), those of narrow ones and dw in boxes (boxes.py).
 """
 
@@ -53,12 +55,12 @@ def _convolve(g, rows_of, boxes_of, x, w, bias, y, activation):
         chunks = plan.shares * -(-g.C // plan.part)
         whole = g.C % block_of(x.itemsize) == 0
         stream = whole and past_caches(y, x.nbytes + y.nbytes) and y.ctypes.data % LINE == 0
-        convolution_of_rows(width)(chunks, _work(g), *arrays, plan, activation, stream)
+        convolution_of_rows(width, plan.run)(chunks, _work(g), *arrays, plan, activation, stream)
     else:
         plan = boxes_of(g, x.itemsize)
         boxes = plan.images * plan.count[0] * plan.count[1]
         part, parts = _parts(g, boxes, x.itemsize)
-        convolution(width)(boxes * parts, _work(g), *arrays, plan, part, activation)
+        convolution(width, plan.run)(boxes * parts, _work(g), *arrays, plan, part, activation)
 
 
 def forward(x, w, b, y, g, activation):
@@ -83,7 +85,7 @@ def weight_gradient(x, dz, dw, g):
     sums = min(CHUNKS, plan.images * plan.count[0] * plan.count[1])
     part, parts = _parts(g, sums, x.itemsize)
     partial = total if sums == 1 else scratch("convolution.partial", sums * total.size, x.dtype)
-    launch = correlation(width, TAPS[width])
+    launch = correlation(width, TAPS[width], plan.run)
     launch(sums * parts, _work(g), x.reshape(-1), dz.reshape(-1), partial, plan, part, sums)
     if sums > 1:
         on_host(add_rows, partial, sums, total.size, total)

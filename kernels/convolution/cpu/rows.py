@@ -36,7 +36,7 @@ from ...simd import (
     vstore,
 )
 from ...threads import threaded
-from .boxes import PIXELS, VECTORS, WEIGHTS, block_of, taps_of
+from .boxes import PIXELS, VECTORS, WEIGHTS, block_of, run_of, taps_of
 
 BLOCK_BYTES = VECTORS * VECTOR_BYTES
 # Bytes of a pixel's channels in a part, at most: with those of some rows and the weights they stay in the first cache.
@@ -62,6 +62,7 @@ class Rows(NamedTuple):
     down: np.ndarray  # for each of them: how far it is from the first input of a row,
     along: np.ndarray  # a column,
     offsets: np.ndarray  # and in numbers
+    run: int  # so many taps that follow each other are neighbours in a row
     gradient: bool  # of dx: nothing is beside dz; beside x are zeros, and zeros times NaN are NaN
 
 
@@ -88,10 +89,10 @@ def pack_weights(w, taps, width, c0, c1, channels, weights):
 
 
 @functools.cache
-def convolution_of_rows(width):
-    """The kernel of y, or of dx, for groups of `width` channels."""
+def convolution_of_rows(width, run):
+    """The kernel of y, or of dx, for groups of `width` channels, and of taps that come in runs of neighbours."""
 
-    @jit(inner=True, name=f"{__name__}.convolve_rows-{width}")
+    @jit(inner=True, name=f"{__name__}.convolve_rows-{width}-{run}")
     def convolve_rows(chunk, x, w, bias, y, plan, activation, stream):
         """One chunk: a share of the rows, for one part of the channels."""
         share, c0 = chunk % plan.shares, chunk // plan.shares * plan.part
@@ -135,9 +136,9 @@ def convolution_of_rows(width):
                         if bias.size > 0:
                             tile_fill_rows(acc, bias, c, channels - c)
                         if whole and c <= room:
-                            for t in range(first, end):
-                                tile_groups(acc, width, x, corner + c + at(offsets, t), pixel, weights, tap)
-                                tap += width * block
+                            for t in range(first, end, run):
+                                tile_groups(acc, width, run, x, corner + c + at(offsets, t), pixel, weights, tap)
+                                tap += run * width * block
                         else:
                             count = block if c <= room else channels - c
                             for t in range(first, end):
@@ -204,5 +205,6 @@ def _rows(g, itemsize, inputs, outputs, rows, step, stretch, axes, gradient):
     lines = g.N * rows
     return Rows(
         inputs, outputs, g.C, part * block, min(lines, -(-CHUNKS // parts)), lines, rows, step, stretch,
-        np.array(phases, np.int64), *np.array(taps, np.int64).reshape(-1, 4).T.copy(), gradient,
+        np.array(phases, np.int64), *np.array(taps, np.int64).reshape(-1, 4).T.copy(),
+        run_of(axes[1], step, g), gradient,
     )  # fmt: skip

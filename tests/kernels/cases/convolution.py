@@ -160,6 +160,10 @@ CASES = [
         "groups-of-one-wide", (1, 7, 37, 20), (3, 3, 1, 20), groups=20, padding="same", activation="relu", variants=FAST
     ),
     conv("groups-of-one-deep", (2, 5, 33, 130), (1, 7, 1, 130), groups=130, padding="same", variants=FAST),
+    conv("groups-of-one-pairs", (1, 3, 34, 5), (2, 2, 1, 5), groups=5, padding=((1, 0), (0, 3)), variants=FAST),
+    conv("groups-of-one-fives", (1, 4, 34, 17), (2, 5, 1, 17), groups=17, padding="same", variants=FAST),
+    conv("groups-of-one-fives-narrow", (2, 6, 7, 9), (3, 5, 1, 9), groups=9, padding="same", variants=FAST),
+    conv("groups-of-one-high", (2, 6, 7, 9), (4, 3, 1, 9), groups=9, padding="same", variants=FAST),
     conv("groups-of-one-strides", (2, 9, 35, 18), (5, 5, 1, 18), groups=18, padding="same", strides=2, variants=FAST),
     conv("groups-of-two", (2, 9, 11, 34), (3, 3, 2, 34), groups=17, padding="same", strides=(1, 2), variants=FAST),
     conv(
