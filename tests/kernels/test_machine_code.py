@@ -39,6 +39,7 @@ window = {"padding": "same", "variant": "threaded"}
 for high, channels in ((2, 1), (3, 1), (3, 3), (3, 48)):
     train("conv2d", ones(4, 12, 12, channels), ones(high, 3, channels, 64), ones(64), activation="tanh", **window)
 kernels.conv2d(ones(4, 12, 12, 48), ones(3, 3, 48, 4), **window)
+train("conv2d", ones(4, 12, 12, 32), ones(3, 3, 32, 12), **window)
 kernels.conv2d(ones(1, 8, 8, 160), ones(3, 3, 160, 200), activation="tanh", **window)
 train("conv2d", ones(8, 28, 28, 64), ones(3, 3, 64, 64), variant="winograd")
 train("conv2d_max_pool2d", ones(4, 12, 12, 1), ones(3, 3, 1, 64), activation="relu")
@@ -96,11 +97,11 @@ for high, channels in ((2, 1), (3, 1), (3, 3), (3, 32)):
 """
 
 # Rows of the register tiles: the one that fills the registers, the one for what is left over, that of an LSTM's state
-# with eight rows, and that of the gradient of few weights.
+# with eight rows, that of the gradient of few weights, and that for the gradient of weights of 12 filters.
 HEIGHTS = {
-    AVX512: {"tall": 14, "short": 4, "state": 8, "low": 9},
-    AVX2: {"tall": 6, "short": 2, "state": 4, "low": 5},
-    NEON: {"tall": 12, "short": 3, "state": 8, "low": 11},
+    AVX512: {"tall": 14, "short": 4, "state": 8, "low": 9, "turned": 12},
+    AVX2: {"tall": 6, "short": 2, "state": 4, "low": 5, "turned": 6},
+    NEON: {"tall": 12, "short": 3, "state": 8, "low": 11, "turned": 12},
 }
 # Kernels with sums in registers: which of these tiles (or how many sums), and how many vectors it is wide.
 TILES = [
@@ -129,6 +130,7 @@ TILES = [
     ("correlate-{tall}-2-False", "tall", 2),
     ("correlate-{low}-2-False", "low", 2),
     ("correlate_windows-{low}-2", "low", 2),
+    ("correlate_turned-{turned}", "turned", 2),
     ("scatter_band", "tall", 2),
     ("adam_product", "tall", 2),
     ("multiply_tiles-False", "tall", 2),

@@ -6,6 +6,7 @@
     threaded  the same, chunk by chunk over several threads                                          direct.py
               and few pixels that meet many weights                                                  far.py
               and its data gradient for very few channels                                            few.py
+              and the gradient of the weights of few filters, or few channels                        turned.py
               and all passes of narrow groups, depthwise ones among them              grouped.py, rows.py, boxes.py
     winograd  windows of 3 x 3 with four times fewer multiplications, where that pays                winograd.py
 

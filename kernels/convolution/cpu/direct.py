@@ -54,7 +54,7 @@ from ...simd import (
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
-from . import far, few, grouped
+from . import far, few, grouped, turned
 from .rung import Rung, pad, pad_input
 from .tables import (
     COLUMNS,
@@ -421,6 +421,8 @@ def is_product(g):
 def _threaded_weight_gradient(x, dz, dw, g):
     if grouped.suits(g, x.itemsize):
         grouped.weight_gradient(x, dz, dw, g)
+    elif turned.suits(g, x.itemsize) and not is_product(g):
+        turned.weight_gradient(x, dz, dw, g)
     elif is_product(g):
         gemm_threaded(x.reshape(-1, g.C).T, dz.reshape(-1, g.F), dw.reshape(g.C, g.F))
     else:

@@ -133,6 +133,11 @@ CASES = [
         conv(f"{channels}-channels-{filters}-filters", (2, 6, 7, channels), (3, 3, channels, filters), variants=FAST)
         for channels, filters in [(1, 32), (32, 1), (15, 17), (17, 33), (33, 48), (64, 31)]
     ),
+    # dw transposed: tiles of filters that are moved back, several parts of the pixels, and shares of the window.
+    conv("few-filters", (2, 33, 20, 64), (3, 3, 64, 24), variants=FAST),
+    conv("few-filters-apart", (3, 12, 11, 64), (3, 2, 64, 19), strides=(2, 1), dilation=(1, 3), variants=FAST),
+    conv("one-panel-of-channels", (1, 20, 30, 32), (2, 3, 32, 70), padding="same", variants=FAST),
+    conv("one-panel-of-channels-in-double", (9, 5, 6, 16), (3, 3, 16, 33), padding="same", strides=2, variants=FAST),
     conv("row-of-several-panels", (1, 3, 70, 2), (2, 3, 2, 5), variants=FAST),
     conv("same", (2, 6, 7, 3), (3, 3, 3, 4), padding="same"),
     conv("same-even-window", (2, 5, 6, 2), (2, 4, 2, 3), padding="same", activation="relu"),
