@@ -419,7 +419,7 @@ def is_product(g):
 
 
 def _threaded_weight_gradient(x, dz, dw, g):
-    if grouped.suits(g, x.itemsize):
+    if grouped.suits_weights(g, x.itemsize):
         grouped.weight_gradient(x, dz, dw, g)
     elif turned.suits(g, x.itemsize) and not is_product(g):
         turned.weight_gradient(x, dz, dw, g)
