@@ -14,7 +14,7 @@ pixels of a block stay in a first-level cache for all taps, so it is for narrow 
 import functools
 
 from ... import simd
-from ...gemm.cpu import add_rows
+from ...gemm.cpu import NARROW, add_rows
 from ...jit import jit
 from ...recording import on_host
 from ...simd import lanes, tile_add, tile_outer, tile_store, tile_zeros, transpose_block
@@ -34,20 +34,45 @@ CHUNKS = 16
 
 
 def suits(g, itemsize):
-    """Whether channels fill panels, and there is one panel of them, or less than two of filters.
+    """Whether channels fill vectors, and are one panel, or filters are at most one, or less than three, not all full.
 
-    (On a Xeon, 3 x 3 windows with 32 channels took 0.56 to 0.9 times as long so; with 64 to 192 channels and 16, 24 or
-    48 filters 0.6 to 0.9, with 32 about as long, and longer with 64 or more. With its AVX2 alone, half as many filters
-    took 0.45 to 0.85 times as long.)
+    (On an Intel Xeon, 3 x 3 windows with 32 channels took 0.56 to 0.9 times as long so; with 16 to 192 channels and 16,
+    24, 48 or 80 filters 0.5 to 0.95, with 32 about as long, and longer with 64 or more. With its AVX2 alone, half as
+    many filters took 0.45 to 0.85 times as long.)
     """
     channels, filters, width = g.C, g.F, COLUMNS * simd.VECTOR_BYTES // itemsize
-    few = channels == width or filters < 2 * width
-    return few and g.groups == 1 and channels % width == 0 and filters >= LEAST
+    is_whole = channels % (width // COLUMNS if NARROW else width) == 0
+    few = channels == width or filters <= width or (filters < 3 * width and filters % width > 0)
+    return g.groups == 1 and is_whole and few and filters >= LEAST
+
+
+@functools.cache
+def tile_sum(height, columns):
+    """The function that sums a tile of `height` filters and so many vectors of channels over some rows of pixels."""
+
+    @jit(inner=True, name=f"{__name__}.tile_sum-{height}-{columns}")
+    def add_tile(x, source, step, down, dz, z, filters, rows, out_w, partial, target, depth, keep):
+        """partial[target + i * depth + j] = the sum over pixels of dz[z + i] * x[source + j], added where `keep`."""
+        acc, width = tile_zeros(partial, height, columns), columns * lanes(x)
+        for _ in range(rows):
+            place = source
+            for _ in range(out_w):
+                tile_outer(acc, dz, z, 1, x, place)
+                z += filters
+                place += step
+            source += down
+        if keep:
+            tile_add(acc, partial, target, depth, height, width)
+        tile_store(acc, partial, target, depth, height, width)
+
+    return add_tile
 
 
 @functools.cache
 def correlation(height):
     """The kernel of partial sums, for tiles of `height` filters."""
+
+    add_wide, add_narrow = tile_sum(height, COLUMNS), tile_sum(height, 1)
 
     @jit(inner=True, name=f"{__name__}.correlate_turned-{height}")
     def correlate_turned(
@@ -61,25 +86,23 @@ def correlation(height):
         width, (out_h, out_w), (high, wide) = COLUMNS * lanes(x), out, padded
         tall, depth = (filters + height - 1) // height, window[0] * window[1] * channels
         first, end = part * images * bands // parts, (part + 1) * images * bands // parts
-        panels, step = depth // width, strides[1] * channels
+        across = (channels + width - 1) // width
+        panels, step, down = window[0] * window[1] * across, strides[1] * channels, strides[0] * wide * channels
         for unit in range(first, end):
             image, band = unit // bands, unit % bands
+            row, rows = band * out_h // bands, (band + 1) * out_h // bands - band * out_h // bands
             for panel in range(share * panels // shares, (share + 1) * panels // shares):
-                tap, c = panel * width // channels, panel * width % channels
-                down, right = tap // window[1] * dilation[0], tap % window[1] * dilation[1]
+                tap, c = panel // across, panel % across * width
+                h, w = row * strides[0] + tap // window[1] * dilation[0], tap % window[1] * dilation[1]
+                source = ((image * high + h) * wide + w) * channels + c
                 for t in range(tall):
-                    acc = tile_zeros(partial, height, COLUMNS)
-                    for row in range(band * out_h // bands, (band + 1) * out_h // bands):
-                        source = ((image * high + row * strides[0] + down) * wide + right) * channels + c
-                        z = (image * out_h + row) * out_w * filters + min(t * height, filters - height)
-                        for _ in range(out_w):
-                            tile_outer(acc, dz, z, 1, x, source)
-                            z += filters
-                            source += step
-                    target = (part * tall + t) * height * depth + panel * width
-                    if unit > first:
-                        tile_add(acc, partial, target, depth, height, width)
-                    tile_store(acc, partial, target, depth, height, width)
+                    z = (image * out_h + row) * out_w * filters + min(t * height, filters - height)
+                    target = (part * tall + t) * height * depth + tap * channels + c
+                    keep = unit > first
+                    if channels - c >= width:
+                        add_wide(x, source, step, down, dz, z, filters, rows, out_w, partial, target, depth, keep)
+                    else:
+                        add_narrow(x, source, step, down, dz, z, filters, rows, out_w, partial, target, depth, keep)
 
     return threaded(correlate_turned)
 
@@ -103,7 +126,8 @@ def weight_gradient(x, dz, dw, g):
     size = tall * height * depth
     bands = max(1, min(g.OH, g.OH * g.OW // PIXELS))
     parts = max(1, min(CHUNKS, g.N * bands, PARTIAL // size))
-    shares = min(depth * x.itemsize // (COLUMNS * simd.VECTOR_BYTES), -(-CHUNKS // parts))
+    panels = g.KH * g.KW * -(-g.C * x.itemsize // (COLUMNS * simd.VECTOR_BYTES))
+    shares = min(panels, -(-CHUNKS // parts))
     partial = scratch("convolution.partial", parts * size, x.dtype)
     correlation(height)(
         parts * shares, 2 * g.N * g.OH * g.OW * size, flat, dz.reshape(-1), partial, parts, shares, g.N, bands,

@@ -24,6 +24,7 @@ from .product import gemm_simd, gemm_threaded
 from .tile import (
     CODES,
     LOOKS_AHEAD,
+    NARROW,
     NONE,
     RELU,
     ROWS,
@@ -39,6 +40,7 @@ from .tile import (
 __all__ = [
     "CODES",
     "LOOKS_AHEAD",
+    "NARROW",
     "NONE",
     "NO_BIAS",
     "RELU",

@@ -137,6 +137,8 @@ CASES = [
     conv("few-filters", (2, 33, 20, 64), (3, 3, 64, 24), variants=FAST),
     conv("few-filters-apart", (3, 12, 11, 64), (3, 2, 64, 19), strides=(2, 1), dilation=(1, 3), variants=FAST),
     conv("one-panel-of-channels", (1, 20, 30, 32), (2, 3, 32, 70), padding="same", variants=FAST),
+    conv("half-a-panel-over", (2, 9, 10, 48), (3, 3, 48, 20), variants=FAST),
+    conv("one-group-of-eight", (2, 6, 7, 8), (3, 3, 8, 8), variants=FAST),
     conv("one-panel-of-channels-in-double", (9, 5, 6, 16), (3, 3, 16, 33), padding="same", strides=2, variants=FAST),
     conv("row-of-several-panels", (1, 3, 70, 2), (2, 3, 2, 5), variants=FAST),
     conv("same", (2, 6, 7, 3), (3, 3, 3, 4), padding="same"),
