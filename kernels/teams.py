@@ -26,7 +26,7 @@ A row that not even a block can hold is taken in chunks, of team.chunk numbers e
 which is one round, and the compiler knows it, where the team holds the whole row.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from numba import cuda, int32, int64, uint32
@@ -61,6 +61,7 @@ class Team(NamedTuple):
         return -(-rows * self.size // THREADS)
 
 
+@lru_cache(maxsize=1024)
 def team_of(length: int, width: int, itemsize: int) -> Team:
     """The team for rows of so many numbers."""
     accesses = length // width

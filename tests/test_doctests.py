@@ -9,7 +9,7 @@ import pytest
 from handloom import kernels, nn
 
 # Private to an operation, or importing Numba-CUDA.
-WITHOUT = {"reference", "cpu", "cuda", "ptx", "launch", "quotients", "reductions", "wide"}
+WITHOUT = {"reference", "cpu", "cuda", "ptx", "launch", "quotients", "reductions", "teams", "wide"}
 
 
 def documented():

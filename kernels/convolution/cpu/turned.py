@@ -26,8 +26,9 @@ from .tables import PARTIAL
 COLUMNS = simd.TILE_COLUMNS
 # Filters of a tile: with fewer rows, multiply-adds would wait for each other.
 LEAST = simd.TILE_ROWS // 2 + 1
-# Pixels of a block, at least: each costs every tile of dw one trip to memory and back.
-PIXELS = 192
+# Pixels of a block, at least: each costs every tile of dw one trip to memory and back; and of a row, which is not cut:
+# rows of 4096 took 1.2 times as long as in direct.py, those of 1024 half as long.
+PIXELS, ROW = 192, 1024
 # Chunks to aim for, so that any number of threads gets about the same: parts of the pixels, or where these are few
 # shares of dw, each of which reads all of x and dz (with 8 parts of 2 shares it took 1.2 times as long on two threads).
 CHUNKS = 16
@@ -43,7 +44,7 @@ def suits(g, itemsize):
     channels, filters, width = g.C, g.F, COLUMNS * simd.VECTOR_BYTES // itemsize
     is_whole = channels % (width // COLUMNS if NARROW else width) == 0
     few = channels == width or filters <= width or (filters < 3 * width and filters % width > 0)
-    return g.groups == 1 and is_whole and few and filters >= LEAST
+    return g.groups == 1 and is_whole and few and filters >= LEAST and g.OW <= ROW
 
 
 @functools.cache
