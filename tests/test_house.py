@@ -20,7 +20,8 @@ ARRAY_PACKAGES = {"np", "numpy", "linalg"}
 BUILDING_BLOCKS = {"simd", "ptx"}  # folders below kernels/ that hold no operation
 FAMILIES = sorted(f.parent for f in (ROOT / "kernels").glob("*/__init__.py") if f.parent.name not in BUILDING_BLOCKS)
 KERNEL_FILES = sorted((ROOT / "kernels").rglob("*.py"))
-CUDA_FILES = [file for file in KERNEL_FILES if "cuda" in str(file.relative_to(ROOT)) or file.stem == "reductions"]
+SHARED_BY_CUDA = {"reductions", "teams"}
+CUDA_FILES = [f for f in KERNEL_FILES if "cuda" in str(f.relative_to(ROOT)) or f.stem in SHARED_BY_CUDA]
 SOURCES = sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))
 
 

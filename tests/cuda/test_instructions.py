@@ -42,6 +42,14 @@ def test_tf32_and_bfloat16_are_float32_rounded(rng):
     np.testing.assert_array_equal(tf32[ordinary], rounded[ordinary])
 
 
+def test_the_larger_of_a_number_and_nan_is_the_number():
+    odd = np.array([0, 1, -2, np.inf, -np.inf, np.nan, 1e-40, 3e38], np.float32)
+    x, y = (part.reshape(-1).copy() for part in np.meshgrid(odd, odd))
+    z = np.zeros_like(x)
+    warps.take_larger((x.size // 32,), x, y, z)
+    np.testing.assert_array_equal(z, np.fmax(x, y))
+
+
 def test_a_product_in_tf32(rng):
     a, b, c = (rng.uniform(-1, 1, shape).astype(np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
     found = c.copy()

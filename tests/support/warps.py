@@ -9,6 +9,7 @@ from handloom.kernels.ptx import (
     copy_async_commit,
     copy_async_wait,
     from_bf16,
+    larger,
     ldmatrix_x4,
     ldmatrix_x4_transposed,
     load,
@@ -47,6 +48,13 @@ def round(x: P, tf32: P, bf16: P):
     i = cuda.grid(1)
     store(tf32, i, as_float(to_tf32(load(x, i))))
     store(bf16, i, from_bf16(to_bf16(load(x, i))))
+
+
+@kernel(threads=32)
+def take_larger(x: P, y: P, z: P):
+    """z is the larger one of x and y."""
+    i = cuda.grid(1)
+    store(z, i, larger(load(x, i), load(y, i)))
 
 
 @kernel(threads=32)
