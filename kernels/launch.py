@@ -95,16 +95,27 @@ def toolkit_hash() -> str:
     return hashlib.sha256(repr(versions).encode()).hexdigest()[:8]
 
 
-def kernel(*, threads, blocks=1):
-    """Declare a kernel that is launched with `threads` threads a block, `blocks` of which shall fit on a processor."""
-    return lambda function: Kernel(function, threads, blocks)
+def architecture(capability) -> str:
+    """Of GPUs of a compute capability, such as "90": "sm_90a", with all instructions that they alone have."""
+    return f"sm_{capability}" + ("a" if int(capability) >= 90 else "")
+
+
+def architecture_of(array) -> str | None:
+    """Of the GPU that an array is on; None in the simulator."""
+    return None if isinstance(array, np.ndarray) else architecture(array.device.compute_capability)
+
+
+def kernel(*, threads, blocks=1, only=None):
+    """Declare a kernel that is launched with `threads` threads a block, `blocks` of which shall fit on a processor;
+    `only`: the one architecture that has its instructions."""
+    return lambda function: Kernel(function, threads, blocks, only)
 
 
 class Kernel:
     """A kernel that can be launched, simulated or only compiled."""
 
-    def __init__(self, function, threads, blocks):
-        self.function, self.threads, self.blocks = function, threads, blocks
+    def __init__(self, function, threads, blocks, only):
+        self.function, self.threads, self.blocks, self.only = function, threads, blocks, only
         self.block = threads if isinstance(threads, tuple) else (threads,)
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.types = tuple(inspect.get_annotations(function).values())
@@ -258,7 +269,7 @@ class _Loaded:
 
 
 def _load(kernel, capability):
-    arch = f"sm_{capability}" + ("a" if int(capability) >= 90 else "")
+    arch = architecture(capability)
     try:
         cubin = kept_cubin(kernel, arch)
     except ImportError as error:

@@ -22,8 +22,9 @@ from ...nn import devices, gpu
 from .worker import row
 
 SUPPORT = Path(__file__).resolve().parents[2] / "tests" / "support"
-# The variant whose float32 is TF32, and the operations of which it alone takes bfloat16.
-NARROW, TAKE_BFLOAT16 = "tensor", ("matmul", "dense")
+# The variants on tensor cores, with what they take (float32 as TF32), and the operations of which they alone take
+# bfloat16.
+NARROW, TAKE_BFLOAT16 = {"tensor": ("float32", "bfloat16"), "warpgroup": ("bfloat16",)}, ("matmul", "dense")
 
 
 class Point(NamedTuple):
@@ -66,7 +67,7 @@ def points(family=None, small=False) -> list[Point]:
 
 
 def _dtypes(op, variant):
-    narrow = variant == NARROW and op in TAKE_BFLOAT16 and importlib.util.find_spec("ml_dtypes")
+    narrow = variant in NARROW and op in TAKE_BFLOAT16 and importlib.util.find_spec("ml_dtypes")
     return (*harness().DTYPES, *(("bfloat16",) if narrow else ()))
 
 
@@ -130,7 +131,7 @@ def check(point) -> dict:
     """The row of one point. AssertionError for a wrong result."""
     with poisoned():
         first, second = run(point, _to_device), run(point, _to_device)
-    if first.refusal and (point.case.simulate and point.variant not in point.case.unsuited and not _too_narrow(point)):
+    if first.refusal and not _may_refuse(point, first.refusal):
         return row(str(point), "wrong", f"refused: {first.refusal}")
     error = _compare(point, first)
     assert _bits(first) == _bits(second), "two runs gave different bits"
@@ -140,8 +141,10 @@ def check(point) -> dict:
     return row(str(point), "refused" if first.refusal else "ok", first.refusal or "", error=error)
 
 
-def _too_narrow(point):
-    return point.variant == NARROW and point.dtype == "float64"
+def _may_refuse(point, text):
+    """Shapes, of cases that do not say which they suit; dtypes; and GPUs other than the one that a variant is for."""
+    too_narrow = point.variant in NARROW and point.dtype not in NARROW[point.variant]
+    return point.variant in point.case.unsuited or not point.case.simulate or too_narrow or "the GPU is sm_" in text
 
 
 @contextmanager
@@ -191,7 +194,7 @@ def _compare(point, results) -> float:
         errors.append(_assert_close(point, output, want, f"output {number % len(expected)}"))
     if results.gradients:
         douts, options = [_wide(_host(dout)) for dout in results.douts], case.options
-        if point.variant == NARROW and options.get("activation") == "relu":
+        if point.variant in NARROW and options.get("activation") == "relu":
             # A sum near zero may be rounded to its other side: the gradient starts from where it was found.
             douts, options = [np.where(_host(results.outputs[-1]) == 0, 0, *douts)], {**options, "activation": None}
         expected = known.reference(case.op, "_backward")(*douts, *wide.values(), **options)
@@ -203,7 +206,7 @@ def _compare(point, results) -> float:
 
 def _assert_close(point, got, want, what, gradient=False) -> float:
     got, want = _host(got), np.asarray(want)
-    if point.variant == NARROW:
+    if point.variant in NARROW:
         _assert_near(point, got, want, what, gradient)
     else:
         harness().assert_close(got, want, point.case.length, what)

@@ -105,7 +105,7 @@ def compile_all(noted, architectures, folder) -> tuple[int, int, list[str]]:
 
     from ...kernels.launch import carried_file
 
-    todo = [(kernel, arch) for arch in architectures for kernel in noted.values()]
+    todo = [(kernel, arch) for arch in architectures for kernel in noted.values() if kernel.only in (None, arch)]
     count, size, failed = 0, 0, []
     columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}")
     with Progress(*columns, console=Console(stderr=True)) as progress:

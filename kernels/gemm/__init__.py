@@ -19,10 +19,10 @@ Workspace of one product of (M, K) and (K, N), for each variant:
 
 Arrays that are not C-contiguous are copied first, except that products read transposed operands as they are.
 
-On a GPU tensor copies an operand whose rows are not whole 16 bytes, and the gradient of an operand that was broadcast
-takes copies of its two factors, spread over the batch. Where C has so few blocks that processors would be idle,
-registers, vectors and tensor cut sums of 256 terms or more into parts, which are copies of C (of float32 where it is
-bfloat16): together at most 8 MB, or 16 with tensor.
+On a GPU tensor and warpgroup copy an operand whose rows are not whole 16 bytes, and the gradient of an operand that was
+broadcast takes copies of its two factors, spread over the batch. Where C has so few blocks that processors would be
+idle, registers, vectors, tensor and warpgroup cut sums of 256 terms or more into parts, which are copies of C (of
+float32 where it is bfloat16): together at most 8 MB, 16 with tensor, or 32 with warpgroup.
 
 On a GPU all arrays may also be bfloat16 (of `ml_dtypes`): products are exact, sums, biases and activations in float32,
 and each result is rounded once. The tensor cores multiply float32 only when asked to, by variant="tensor", since they
@@ -54,6 +54,7 @@ _CUDA_LADDER = {
     "registers": "cuda:gemm_registers",
     "vectors": "cuda:gemm_vectors",
     "tensor": "cuda:gemm_tensor",
+    "warpgroup": "cuda:gemm_warpgroup",
 }
 VARIANTS = {
     op: Variants(
@@ -95,7 +96,7 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
     out : (..., M, N), C-contiguous and writeable, dtype as a; may not overlap a or b
     variant : a name in VARIANTS["matmul"]["cpu"]: naive, blocked, packed, simd, threaded (the default); on a GPU naive,
         shared, registers, vectors (the default where the rows of both operands are whole 16 bytes, else registers), and
-        tensor (for float32 in TF32, and the only one for bfloat16)
+        tensor (for float32 in TF32; the default for bfloat16) and warpgroup (for bfloat16 on an H100 or H200)
 
     Leading dimensions are batches and broadcast as NumPy's do. Workspace: that of one product, backward of one for each
     gradient. Where an operand was broadcast, its gradient is added up batch by batch, which takes one matrix of it; on

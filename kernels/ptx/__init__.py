@@ -7,11 +7,13 @@
     multiply_high, shift_right     of uint32, in 32 bits
     larger                   of two numbers; of a number and NaN the number
     ldmatrix_x4, mma_...     fragments of matrices from shared memory, and their product on the tensor cores
+    wgmma_...                products of a warpgroup, four warps, which read shared memory themselves, later (sm_90a)
     exp, log, tanh ...       of a number, in its dtype; where they overflow they give Inf or NaN, also in the simulator
 
 Memory is addressed as (pointer or shared array, flat index). Kernels import these names and never look at which of two
 implementations they got: gpu.py writes LLVM code and PTX, simulator.py does the same in Python, strictly: there, a
-misaligned or out-of-range access raises, and what is copied asynchronously arrives only when it has been waited for.
+misaligned or out-of-range access raises, and what is copied or multiplied asynchronously arrives only when it has been
+waited for.
 """
 
 from numba.core import config
@@ -29,6 +31,7 @@ erf = _implementation.erf
 erfc = _implementation.erfc
 exp = _implementation.exp
 expm1 = _implementation.expm1
+fence_async = _implementation.fence_async
 from_bf16 = _implementation.from_bf16
 larger = _implementation.larger
 ldmatrix_x4 = _implementation.ldmatrix_x4
@@ -48,6 +51,10 @@ store4 = _implementation.store4
 tanh = _implementation.tanh
 to_bf16 = _implementation.to_bf16
 to_tf32 = _implementation.to_tf32
+wgmma_bf16 = _implementation.wgmma_bf16
+wgmma_commit = _implementation.wgmma_commit
+wgmma_fence = _implementation.wgmma_fence
+wgmma_wait = _implementation.wgmma_wait
 
 __all__ = [
     "as_float",
@@ -58,6 +65,7 @@ __all__ = [
     "erfc",
     "exp",
     "expm1",
+    "fence_async",
     "from_bf16",
     "larger",
     "ldmatrix_x4",
@@ -77,4 +85,8 @@ __all__ = [
     "tanh",
     "to_bf16",
     "to_tf32",
+    "wgmma_bf16",
+    "wgmma_commit",
+    "wgmma_fence",
+    "wgmma_wait",
 ]

@@ -130,28 +130,41 @@ def copy_async(typingctx, shared, to, memory, index, count):
     return signature(types.void, shared, to, memory, index, types.int32), codegen
 
 
-@intrinsic
-def copy_async_commit(typingctx):
-    """The copies so far are a group."""
+def _order(ptx, text, convergent=False):
+    """An instruction without operands."""
 
-    def codegen(context, builder, sig, args):
-        _asm(builder, VOID, [], "cp.async.commit_group;", "~{memory}")
-        return context.get_dummy_value()
+    def declare(typingctx):
+        def codegen(context, builder, sig, args):
+            _asm(builder, VOID, [], f"{ptx};", "~{memory}", convergent=convergent)
+            return context.get_dummy_value()
 
-    return signature(types.void), codegen
+        return signature(types.void), codegen
+
+    declare.__doc__ = text
+    return intrinsic(declare)
 
 
-@intrinsic
-def copy_async_wait(typingctx, groups):
-    """Wait until at most `groups` (a constant) of this thread's groups are under way."""
-    if not isinstance(groups, types.IntegerLiteral):
-        raise RequireLiteralValue(groups)
+def _wait(ptx, text, convergent=False):
+    """One whose operand is a constant: how many groups may be left."""
 
-    def codegen(context, builder, sig, args):
-        _asm(builder, VOID, [], f"cp.async.wait_group {groups.literal_value};", "~{memory}")
-        return context.get_dummy_value()
+    def declare(typingctx, groups):
+        if not isinstance(groups, types.IntegerLiteral):
+            raise RequireLiteralValue(groups)
 
-    return signature(types.void, groups), codegen
+        def codegen(context, builder, sig, args):
+            _asm(builder, VOID, [], f"{ptx} {groups.literal_value};", "~{memory}", convergent=convergent)
+            return context.get_dummy_value()
+
+        return signature(types.void, groups), codegen
+
+    declare.__doc__ = text
+    return intrinsic(declare)
+
+
+copy_async_commit = _order("cp.async.commit_group", "The copies so far are a group.")
+copy_async_wait = _wait(
+    "cp.async.wait_group", "Wait until at most `groups` (a constant) of this thread's groups are under way."
+)
 
 
 def _ldmatrix(suffix, text):
@@ -193,6 +206,70 @@ def _mma(instruction, text):
 
 mma_tf32 = _mma("m16n8k8.row.col.f32.tf32.tf32.f32", "A warp's c + a b for 16 x 8 times 8 x 8, in TF32.")
 mma_bf16 = _mma("m16n8k16.row.col.f32.bf16.bf16.f32", "A warp's c + a b for 16 x 16 times 16 x 8, in bfloat16.")
+
+
+# Products of warpgroups. The operands' layout in shared memory, of which a descriptor says where it begins and how far
+# apart its pieces are, in units of 16 bytes: PTX ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout".
+
+WGMMA_SUMS = 128  # of each thread: 64 x 256 of 128 threads
+SWIZZLED = 1 << 62  # chunks trade places within 128 bytes
+# From eight rows to the next; where rows are terms, from 64 numbers of each to the next 64 too. (Else unused, and 1.)
+ROWS_APART, BLOCKS_APART = 8 * 128 >> 4, 64 * 128 >> 4
+
+
+def _descriptor(builder, address, along):
+    start = builder.lshr(builder.ptrtoint(address, I64), ir.Constant(I64, 4))
+    return builder.or_(start, ir.Constant(I64, SWIZZLED | ROWS_APART << 32 | (1 if along else BLOCKS_APART) << 16))
+
+
+@intrinsic
+def wgmma_bf16(typingctx, acc, shared, a, b, a_along, b_along):
+    """A warpgroup's acc += A B, 64 x 16 times 16 x 256 in bfloat16, later: A and B begin at shared[a] and shared[b].
+
+    `along` (constants): a row of 64 numbers holds the terms of one row of A, or column of B; else one term of 64 of
+    them. Chunk c (of eight numbers) of row r lies in place c ^ r % 8, and where rows are terms, the next 64 rows or
+    columns come 64 terms later. A begins on 1024 bytes, or within such a row on a whole 16 terms; so does B.
+
+    Of each warp's 16 rows of C, lane l has the pairs l % 4 of rows l // 4 and l // 4 + 8, in `acc` for eight columns
+    after the other.
+    """
+    for along in (a_along, b_along):
+        if not isinstance(along, types.Literal):
+            raise RequireLiteralValue(along)
+
+    def codegen(context, builder, sig, args):
+        sums = context.make_array(acc)(context, builder, args[0]).data
+        sums = [builder.gep(sums, [ir.Constant(I64, i)]) for i in range(WGMMA_SUMS)]
+        descriptors = [
+            _descriptor(builder, _element(context, builder, shared, args[1], at, kind), along.literal_value)
+            for at, kind, along in zip(args[2:4], sig.args[2:4], (a_along, b_along))
+        ]
+        turned = ", ".join(str(int(not along.literal_value)) for along in (a_along, b_along))
+        results = ", ".join(f"${i}" for i in range(WGMMA_SUMS))
+        ptx = (
+            "{ .reg .pred %add; setp.eq.b32 %add, 0, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
+            f"{{{results}}}, ${2 * WGMMA_SUMS}, ${2 * WGMMA_SUMS + 1}, %add, 1, 1, {turned}; }}"
+        )
+        # The sums go in where they come out. Volatile and told to touch memory: it stays between fence and wait.
+        constraints = ",".join([*["=f"] * WGMMA_SUMS, *map(str, range(WGMMA_SUMS)), "l", "l", "~{memory}"])
+        operands = [*map(builder.load, sums), *descriptors]
+        added = _asm(builder, [F32] * WGMMA_SUMS, operands, ptx, constraints, convergent=True)
+        for i, to in enumerate(sums):
+            builder.store(builder.extract_value(added, i), to)
+        return context.get_dummy_value()
+
+    return signature(types.void, acc, shared, a, b, a_along, b_along), codegen
+
+
+wgmma_fence = _order("wgmma.fence.sync.aligned", "Before a group: `acc` is as it was left.", convergent=True)
+wgmma_commit = _order("wgmma.commit_group.sync.aligned", "The products so far are a group.", convergent=True)
+wgmma_wait = _wait(
+    "wgmma.wait_group.sync.aligned", "Wait until at most `groups` (a constant) groups of products are under way.",
+    convergent=True,
+)  # fmt: skip
+fence_async = _order(
+    "fence.proxy.async.shared::cta", "What this thread has put into shared memory, products of warpgroups may read."
+)
 
 
 @intrinsic

@@ -8,7 +8,8 @@ compared. A RuntimeError names both threads and their lines:
                       a warp `syncwarp` is enough, but shuffles, votes and products of matrices order no memory
     between blocks    a block writes what another one reads or writes: within a launch nothing orders them
     copies            an asynchronous copy reads and writes at any time from its issue to the wait for it, so that its
-                      own thread has to wait too, and others for a barrier after that
+                      own thread has to wait too, and others for a barrier after that; a warpgroup's product reads so,
+                      of whose operands each thread is told to read a part
     shared memory     is read before anybody in the block has written it; it starts as NaN
 
 Writing what is there already is no excuse. Not found: hazards on paths that the launch does not take, and between two
@@ -30,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from numba import types
 
-# Kinds of accesses. Of a copy: that it was issued, has been waited for, or (both) is still under way.
+# Kinds of accesses. Of a copy or product: that it was issued, has been waited for, or (both) is still under way.
 READ, WRITE, ISSUED, WAITED = 0, 1, 2, 4
 UNDER_WAY = ISSUED | WAITED
 # The integer: address << ADDRESS | log2(bytes) << SIZE | kind.
@@ -288,7 +289,8 @@ class Watch:
             else:
                 text += f"with no barrier{' or syncwarp' if first // 32 == second // 32 else ''} between them"
                 if (interval.kind[[row, other]] & UNDER_WAY).any():
-                    text += "; a copy lasts until it has been waited for"
+                    what = "product" if "multiplies" in text else "copy"
+                    text += f"; a {what} lasts until it has been waited for"
         raise Hazard(text, interval.address(row))
 
     def _report_blocks(self, interval, row):
@@ -299,7 +301,8 @@ class Watch:
     def _tell(self, interval, row, again=False):
         """What a row of the interval is: "thread 3 reads a at byte 8 (simple.py:57)"."""
         kind, address = interval.kind[row], interval.address(row)
-        verb = ("copies from", "copies to") if kind & UNDER_WAY else ("reads", "writes")
+        from_shared = "multiplies" if address < GLOBAL else "copies from"
+        verb = (from_shared, "copies to") if kind & UNDER_WAY else ("reads", "writes")
         if again:
             what = "it"
         elif address < GLOBAL:

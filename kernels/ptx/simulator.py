@@ -124,11 +124,9 @@ class _Copy(NamedTuple):
     site: str
 
 
-def _groups():
-    thread = getcurrent()
-    if not hasattr(thread, "copies"):
-        thread.copies = [[]]  # the last group is open
-    return thread.copies
+def _groups(name="copies"):
+    """This thread's, of copies or products; the last one is open."""
+    return getcurrent().__dict__.setdefault(name, [[]])
 
 
 def copy_async(shared, to, memory, index, count):
@@ -152,17 +150,23 @@ def copy_async_commit():
 
 
 def copy_async_wait(groups):
-    waiting = _groups()
+    for copy in _arrived(_groups(), groups):
+        copy.target[...] = copy.numbers
+        getcurrent().unseen = True
+
+
+def _arrived(waiting, groups):
+    """All of the oldest groups, but for so many and the open one."""
     while len(waiting) - 1 > groups:
-        for copy in waiting.pop(0):
-            copy.target[...] = copy.numbers
-            watch.note_all(copy.accesses, WAITED, copy.site)
+        for one in waiting.pop(0):
+            watch.note_all(one.accesses, WAITED, one.site)
+            yield one
 
 
-def _note_copies(thread):
-    """Those of a thread that are still under way, after a barrier or a syncwarp."""
-    for copy in chain(*getattr(thread, "copies", ())):
-        watch.note_all(copy.accesses, UNDER_WAY, copy.site)
+def _note_under_way(thread):
+    """What a thread has under way after a barrier or a syncwarp."""
+    for one in chain(*thread.__dict__.get("copies", ()), *thread.__dict__.get("products", ())):
+        watch.note_all(one.accesses, UNDER_WAY, one.site)
 
 
 # Blocks and warps: their threads come together, each with a value, and receive those of all.
@@ -181,11 +185,13 @@ class _Meeting:
 class _Block:
     """The threads of a block, of which one runs at a time."""
 
+    unseen = False  # whether a thread was so at the last barrier
+
     def __init__(self, manager, place, args):
         points = sorted(np.ndindex(*manager._block_dim), key=lambda point: point[::-1])  # x runs fastest
         self.threads = [_Thread(self, number, place, point, manager._f, args) for number, point in enumerate(points)]
         self.living, self.ready = len(self.threads), deque(self.threads)
-        self.meetings = {}  # those that wait for somebody: "block", or a warp's number
+        self.meetings = {}  # those that wait for somebody: of the block (None), or of a group (its threads, number)
         watch.begin_block(place, math.prod(manager._grid_dim), args)
 
     def run(self):
@@ -195,7 +201,7 @@ class _Block:
             thread.switch()
             if thread.dead:
                 self.living -= 1
-                self._close("block")
+                self._close(None)
         if self.living:
             raise RuntimeError(f"{self.living} of {len(self.threads)} threads wait for others, which went another way")
         watch.end_interval()
@@ -211,23 +217,27 @@ class _Block:
 
     def _close(self, group):
         meeting = self.meetings.get(group)
-        members = self.living if group == "block" else min(32, len(self.threads) - 32 * group)
+        members = self.living if group is None else min(group[0], len(self.threads) - group[0] * group[1])
         if meeting is not None and len(meeting.given) == members:
             del self.meetings[group]
             self.ready.extend(self.threads[number] for number in meeting.given)
-            if group == "block":
+            if group is None:
                 self._next_interval()
 
     def _next_interval(self):
         watch.end_interval()
+        self.unseen = any(thread.unseen for thread in self.threads)
         for thread in self.threads:
-            if hasattr(thread, "copies"):
+            if thread.__dict__.keys() & {"copies", "products"}:
                 watch.go_on(thread)
-                _note_copies(thread)
+                _note_under_way(thread)
 
 
 class _Thread(greenlet):
     """What `threading.current_thread()` is to the simulator."""
+
+    unseen = False  # whether it has put something into shared memory that products of warpgroups may not see
+    fenced = False  # whether it may begin such a product
 
     def __init__(self, block, number, place, point, kernel_function, args):
         self.block, self.thread_id, self.syncwarps = block, number, 0
@@ -245,21 +255,21 @@ class _Thread(greenlet):
             raise type(error)(f"{where}: {error}") from error
 
     def syncthreads(self):
-        self.block.meet("block", None)
+        self.block.meet(None, None)
 
     def syncthreads_count(self, value):
-        return sum(map(bool, self.block.meet("block", value).values))
+        return sum(map(bool, self.block.meet(None, value).values))
 
     def syncthreads_and(self, value):
-        return int(all(self.block.meet("block", value).values))
+        return int(all(self.block.meet(None, value).values))
 
     def syncthreads_or(self, value):
-        return int(any(self.block.meet("block", value).values))
+        return int(any(self.block.meet(None, value).values))
 
 
 def _meet_warp(value):
     thread = getcurrent()
-    return thread.block.meet(thread.thread_id // 32, value), thread.thread_id % 32
+    return thread.block.meet((32, thread.thread_id // 32), value), thread.thread_id % 32
 
 
 def _exchange(value):
@@ -297,7 +307,7 @@ def _syncwarp(mask=0xFFFFFFFF):
     thread = getcurrent()
     thread.syncwarps += 1
     _meet_warp(None)
-    _note_copies(thread)
+    _note_under_way(thread)
 
 
 WARP_OPERATIONS = {
@@ -385,6 +395,94 @@ def _mma(product):
 
 
 mma_tf32, mma_bf16 = _mma(_product_tf32), _mma(_product_bf16)
+
+
+# Products of warpgroups: PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions".
+
+WARPGROUP, ROW_LENGTH, ROWS_OF_BLOCK = 128, 64, 64
+
+
+class _Factors:
+    """A and B of one instruction, whose product is made when it has to be there."""
+
+    def __init__(self, flat, places, along):
+        self.flat, self.places, self.along = flat, places, along
+
+    @cached_property
+    def product(self):
+        left, right = (self._matrix(places, along) for places, along in zip(self.places, self.along))
+        with np.errstate(all="ignore"):
+            return left @ right.T
+
+    def _matrix(self, places, along):
+        """(Rows or columns, 16 terms), from chunks of 8 x 8 numbers, first by terms."""
+        bits = self.flat[places[:, None] + np.arange(8)].reshape(-1, 2, 8, 8).astype(np.uint32) << 16
+        order = (0, 2, 1, 3) if along else (0, 3, 1, 2)
+        return bits.transpose(order).reshape(-1, 16).view(np.float32)
+
+
+def _places(at, count, along):
+    """Where the chunks of 16 terms of so many rows or columns lie: for each eight of these and each eight terms, eight
+    lines of eight numbers."""
+    if at % 512 not in ((0, 16, 32, 48) if along else (0,)):
+        raise IndexError(f"an operand from {at} on: not a whole 16 terms within 64")
+    eight, half, line = np.indices((count // 8, 2, 8))
+    if along:
+        place = (8 * eight + line) * ROW_LENGTH + 8 * half
+    else:
+        place = (eight // 8 * ROWS_OF_BLOCK + 8 * half + line) * ROW_LENGTH + eight % 8 * 8
+    place += at
+    return (place ^ (place // ROW_LENGTH % 8 * 8)).reshape(-1)
+
+
+class _Product(NamedTuple):
+    """A thread's part of one."""
+
+    acc: np.ndarray
+    factors: _Factors
+    accesses: list
+    site: str
+
+
+def wgmma_bf16(acc, shared, a, b, a_along, b_along):
+    _, flat, size, _, step, chunk = _views.get(id(shared)) or watch.look(shared)
+    thread = getcurrent()
+    if not thread.fenced:
+        raise RuntimeError("a product of a warpgroup without wgmma_fence before its group")
+    if thread.block.unseen:
+        raise RuntimeError("a product of a warpgroup without fence_async between the wait for a copy and the barrier")
+    places = _places(as_index(a), 64, a_along), _places(as_index(b), 256, b_along)
+    for some in places:
+        _check(int(some.min()), int(some.max() - some.min()) + 8, size)
+    meeting = thread.block.meet((WARPGROUP, thread.thread_id // WARPGROUP), None)
+    if not hasattr(meeting, "factors"):
+        meeting.factors = _Factors(flat, places, (a_along, b_along))
+    mine = np.concatenate([some[thread.thread_id % WARPGROUP :: WARPGROUP] for some in places]).tolist()
+    product = _Product(acc, meeting.factors, [chunk + at * step for at in mine], watch.site())
+    watch.note_all(product.accesses, ISSUED, product.site)
+    _groups("products")[-1].append(product)
+
+
+def fence_async():
+    getcurrent().unseen = False
+
+
+def wgmma_fence():
+    getcurrent().fenced = True
+
+
+def wgmma_commit():
+    getcurrent().fenced = False
+    _groups("products").append([])
+
+
+def wgmma_wait(groups):
+    warp, lane = divmod(getcurrent().thread_id % WARPGROUP, 32)
+    row, column = np.arange(2)[:, None] * 8 + 16 * warp + lane // 4, np.arange(2) + lane % 4 * 2
+    for product in _arrived(_groups("products"), groups):
+        mine = product.factors.product[row, np.arange(0, 256, 8)[:, None, None] + column]
+        with np.errstate(all="ignore"):
+            product.acc[:] += mine.reshape(-1)
 
 
 def multiply_high(a, b):

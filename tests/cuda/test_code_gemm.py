@@ -31,6 +31,24 @@ def test_tensor_cores_are_fed_without_a_detour(E, a_along, b_along, arch):
     assert not [name for name in main if name.startswith(("LDG.", "STG", "STS"))]
 
 
+@pytest.mark.parametrize("b_along", [True, False], ids=["b-by-columns", "b-by-rows"])
+@pytest.mark.parametrize("a_along", [True, False], ids=["a-by-rows", "a-by-columns"])
+def test_warpgroups_begin_a_product_before_the_last_one_has_ended(a_along, b_along):
+    """A tile's four follow one another, and what is waited for, once, are those of the tile before."""
+    from handloom.kernels.gemm.cuda import warpgroup
+
+    found = sass.code(warpgroup(uint16, a_along, b_along), "sm_90a")
+    assert not found.spills
+    assert not found.count(sass.FLOAT64)
+    assert found.count(r"STG\.E\.128.*") and found.count(r"STS\.64") and found.count("HGMMA.*") == 4
+    main = max(found.loops, key=lambda loop: sass.share(loop, "HGMMA.*"))
+    counts = {n: sum(c for i, c in main.items() if i.startswith(n)) for n in ("HGMMA", "WARPGROUP.DEPBAR", "LDGSTS")}
+    assert counts == {"HGMMA": 4, "WARPGROUP.DEPBAR": 1, "LDGSTS": 12}
+    # For a tile the tensor cores take 1024 cycles, in which a processor's four schedulers have two warps each.
+    assert main.total() < 256
+    assert not [name for name in main if name.startswith(("LDG.", "STG", "STS", "LDS."))]
+
+
 @ARCHITECTURES
 @pytest.mark.parametrize("name", ["epilogue_backward", "add_parts"])
 def test_gradients_of_bfloat16_are_float32_in_between(name, arch):

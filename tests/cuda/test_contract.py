@@ -15,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("kernels_run", "nan_filled_memory")
 
 SIMULATED = [case for case in load_cases() if case.simulate]
 # Rungs whose sums are less exact than their dtype have tests of their own: test_gemm.py, test_convolution.py.
-ELSEWHERE = {("matmul", "tensor"), ("dense", "tensor"), ("conv2d", "tensor"), ("conv2d", "winograd")}
+ELSEWHERE = {(op, variant) for op in ("matmul", "dense") for variant in ("tensor", "warpgroup")}
+ELSEWHERE |= {("conv2d", "tensor"), ("conv2d", "winograd")}
 
 
 # The simulator is slow, and runs the same Python for both.

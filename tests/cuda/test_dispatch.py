@@ -49,4 +49,4 @@ def test_products_on_a_gpu(a, b, expected, monkeypatch):
 
 def test_bfloat16_on_a_gpu():
     x = np.ones((8, 8), pytest.importorskip("ml_dtypes").bfloat16)
-    assert kernels.VARIANTS["dense"].chosen("cuda", None, x, x) == ("tensor", "the only one for bfloat16")
+    assert kernels.VARIANTS["dense"].chosen("cuda", None, x, x) == ("tensor", "the default for bfloat16")

@@ -1,5 +1,7 @@
 """Matrix products on a GPU beyond the generated contract: tensor cores, in TF32 and bfloat16, and broadcast batches.
 
+Those of warpgroups run on one architecture alone; here they run in the simulator, and as PTX, as everywhere.
+
 bfloat16 is compared with float64 products of the same bfloat16 numbers. A sum in float32 that is rounded once is off by
 2^-8 of itself at most (half a unit in the last of eight bits) and by what float32 sums are off. A gradient through an
 activation starts from a rounded y and a rounded dz: it gets 2^-6 of the largest. TF32 rounds both factors to eleven
@@ -24,7 +26,7 @@ ml_dtypes = pytest.importorskip("ml_dtypes")
 product = backend("handloom.kernels.gemm", "cuda").product
 BF16, F32 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
 pytestmark = pytest.mark.usefixtures("kernels_run", "nan_filled_memory")
-NARROW = pytest.mark.parametrize("dtype", [BF16, F32], ids=str)
+NARROW = pytest.mark.parametrize("variant, dtype", [("tensor", BF16), ("tensor", F32), ("warpgroup", BF16)], ids=str)
 
 
 def drawn(dtype, *shapes):
@@ -48,11 +50,11 @@ def assert_near(found, expected, length, *, through=False):
 
 
 @NARROW
-def test_products_of_ragged_shapes_and_their_gradients(dtype):
+def test_products_of_ragged_shapes_and_their_gradients(variant, dtype):
     """13 x 31 x 5, none of it whole vectors. NaN and Inf go where they belong: the products of one row of A."""
     a, b, dc = drawn(dtype, (13, 5), (5, 31), (13, 31))
     a[3, 1], a[5, 2] = np.nan, np.inf
-    c, saved = kernels.matmul_forward(a, b, variant="tensor")
+    c, saved = kernels.matmul_forward(a, b, variant=variant)
     with np.errstate(invalid="ignore"):  # Inf times the zeros that some BLAS fill their tiles up with
         expected = reference.matmul(*wide(a, b))
     assert_near(c, expected, 5)
@@ -66,18 +68,28 @@ def test_products_of_ragged_shapes_and_their_gradients(dtype):
 
 
 @NARROW
-def test_transposed_operands(dtype):
+def test_transposed_operands(variant, dtype):
     """Whole vectors, read where they lie; two blocks."""
     a, b = drawn(dtype, (24, 136), (8, 24))
-    c = kernels.matmul(a, b, transpose_a=True, transpose_b=True, variant="tensor")
+    c = kernels.matmul(a, b, transpose_a=True, transpose_b=True, variant=variant)
     assert_near(c, reference.matmul(*wide(a, b), transpose_a=True, transpose_b=True), 24)
 
 
-@pytest.mark.parametrize("dtype, n, k", [(BF16, 9, 130), (F32, 8, 68)], ids=str)
-def test_more_tiles_than_there_is_room_for(dtype, n, k):
-    """Five tiles of terms through three places, the last one in part."""
+@pytest.mark.parametrize("turned", [(False, False), (True, True)], ids=str)
+def test_both_warpgroups_and_several_blocks(turned):
+    """2 x 2 blocks, of which the first is full; two tiles of terms."""
+    a, b = drawn(BF16, (72, 136) if turned[0] else (136, 72), (264, 72) if turned[1] else (72, 264))
+    c = kernels.matmul(a, b, transpose_a=turned[0], transpose_b=turned[1], variant="warpgroup")
+    assert_near(c, reference.matmul(*wide(a, b), transpose_a=turned[0], transpose_b=turned[1]), 72)
+
+
+@pytest.mark.parametrize(
+    "variant, dtype, n, k", [("tensor", BF16, 9, 130), ("tensor", F32, 8, 68), ("warpgroup", BF16, 9, 330)], ids=str
+)
+def test_more_tiles_than_there_is_room_for(variant, dtype, n, k):
+    """Five tiles of terms through three places (six through four), the last one in part."""
     a, b = drawn(dtype, (6, k), (k, n))
-    assert_near(kernels.matmul(a, b, variant="tensor"), reference.matmul(*wide(a, b)), k)
+    assert_near(kernels.matmul(a, b, variant=variant), reference.matmul(*wide(a, b)), k)
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "tanh"])
@@ -95,6 +107,14 @@ def test_layers_of_bfloat16(activation):
             assert_near(found, want, 24, through=through)
 
 
+@pytest.mark.parametrize("outputs", [24, 21])
+def test_a_layer_of_warpgroups(outputs):
+    """Its results in whole chunks of 16 bytes, and one by one."""
+    x, w, b = drawn(BF16, (10, 16), (16, outputs), (outputs,))
+    y = kernels.dense(x, w, b, activation="tanh", variant="warpgroup")
+    assert_near(y, reference.dense(*wide(x, w, b), activation="tanh"), 16)
+
+
 def test_a_layer_in_tf32():
     x, w, b = drawn(F32, (10, 16), (16, 21), (21,))
     y = kernels.dense(x, w, b, activation="tanh", variant="tensor")
@@ -104,7 +124,7 @@ def test_a_layer_in_tf32():
 PLAIN_AND_TENSOR = pytest.mark.parametrize(
     "variant, dtype",
     [("registers", F32), ("registers", np.dtype(np.float64)), ("vectors", F32), ("vectors", np.dtype(np.float64)),
-     ("tensor", BF16), ("tensor", F32)],
+     ("tensor", BF16), ("tensor", F32), ("warpgroup", BF16)],
     ids=str,
 )  # fmt: skip
 
@@ -112,14 +132,16 @@ PLAIN_AND_TENSOR = pytest.mark.parametrize(
 @PLAIN_AND_TENSOR
 def test_sums_that_are_cut_into_parts(variant, dtype, monkeypatch):
     """Three of 32 terms and one of four; bias and activation come once, after the last."""
-    activation = "relu" if variant == "tensor" else "tanh"
+    activation = "relu" if variant in ("tensor", "warpgroup") else "tanh"
     monkeypatch.setattr(product, "FEWEST", 25)
     x, w, b = drawn(dtype, (9, 100), (100, 12), (12,))
     y = kernels.dense(x, w, b, activation=activation, variant=variant)
     assert_near(y, reference.dense(*wide(x, w, b), activation=activation), 100)
 
 
-@pytest.mark.parametrize("variant, dtype", [("registers", F32), ("vectors", F32), ("tensor", BF16)], ids=str)
+@pytest.mark.parametrize(
+    "variant, dtype", [("registers", F32), ("vectors", F32), ("tensor", BF16), ("warpgroup", BF16)], ids=str
+)
 @pytest.mark.parametrize(
     "a_shape, b_shape",
     [((3, 5, 8), (3, 8, 12)), ((3, 5, 8), (8, 12)), ((5, 8), (2, 2, 8, 12)), ((2, 1, 5, 8), (3, 8, 12))],
@@ -201,22 +223,38 @@ def test_gradients_of_broadcast_operands_are_one_sum():
         np.testing.assert_allclose(np.asarray(found), want, rtol=1e-12, atol=1e-12)
 
 
+FOR_BF16 = "and the arrays are bfloat16: must be 'tensor' or 'warpgroup', those for bfloat16"
+
+
 @pytest.mark.parametrize(
     "dtype, variant, text",
     [
-        (BF16, "naive", "variant is 'naive' and the arrays are bfloat16: must be 'tensor', the one for bfloat16"),
-        (BF16, "vectors", "variant is 'vectors' and the arrays are bfloat16: must be 'tensor', the one for bfloat16"),
+        (BF16, "naive", f"variant is 'naive' {FOR_BF16}"),
+        (BF16, "vectors", f"variant is 'vectors' {FOR_BF16}"),
         (
             np.float64,
             "tensor",
             "variant is 'tensor' and the arrays are float64: takes float32, as TF32, and bfloat16; "
             "'naive', 'shared', 'registers' and 'vectors' take float64",
         ),
+        (
+            np.float32,
+            "warpgroup",
+            "variant is 'warpgroup' and the arrays are float32: takes bfloat16; 'tensor' takes float32 too, as TF32, "
+            "and the others float32 and float64",
+        ),
     ],
 )
 def test_variants_that_do_not_suit_a_dtype_name_those_that_do(dtype, variant, text):
     with pytest.raises(ValueError, match=f"^matmul: {text}$"):
         kernels.matmul(*drawn(dtype, (8, 8), (8, 8)), variant=variant)
+
+
+def test_warpgroups_are_for_one_architecture(monkeypatch):
+    monkeypatch.setattr(product, "architecture_of", lambda array: "sm_80")
+    text = "variant is 'warpgroup' and the GPU is sm_80: must be sm_90a, an H100 or H200; 'tensor' runs on all"
+    with pytest.raises(ValueError, match=f"^matmul: {text}$"):
+        kernels.matmul(*drawn(BF16, (8, 8), (8, 8)), variant="warpgroup")
 
 
 def test_dtypes_are_not_mixed():

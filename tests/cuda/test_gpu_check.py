@@ -283,6 +283,15 @@ class TestCubins:
             launch.kept_cubin(multiply, "sm_75")
         assert f"nor is it in HANDLOOM_CUBINS={tmp_path}: make it anew" in error.value.__notes__[0]
 
+    def test_kernels_for_one_architecture_are_made_for_it_alone(self, tmp_path):
+        from numba import float32, uint16
+
+        from handloom.bench.gpu import cubins
+        from handloom.kernels.gemm.cuda import naive, warpgroup
+
+        noted = {"naive": naive(float32), "warpgroup": warpgroup(uint16, True, True)}
+        assert cubins.compile_all(noted, ["sm_80", "sm_90a"], tmp_path)[::2] == (3, [])
+
     def test_a_kernel_that_does_not_compile_is_named(self, tmp_path, monkeypatch, capsys):
         from numba import float32
 

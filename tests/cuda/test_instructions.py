@@ -65,6 +65,16 @@ def test_a_product_in_bfloat16(rng):
     np.testing.assert_allclose(found, a.astype(float) @ b.astype(float), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("a_along, b_along", [(True, True), (True, False), (False, True), (False, False)], ids=str)
+def test_products_of_warpgroups(rng, a_along, b_along):
+    """Rows of A and columns of B, or terms of both, along the lines of 128 bytes."""
+    a, b = (rng.uniform(-1, 1, shape).astype(bfloat16) for shape in ((128, 64), (64, 256)))
+    found = np.full((128, 256), np.nan, np.float32)
+    bits = (part.view(np.uint16).reshape(-1) for part in (a, b))
+    warps.multiply_warpgroups(a_along, b_along)((1,), *bits, found.reshape(-1))
+    np.testing.assert_allclose(found, a.astype(float) @ b.astype(float), rtol=1e-5, atol=1e-5)
+
+
 def test_quotients_are_multiplications(rng):
     """Around multiples of the divisor, where the last unit counts, and at the ends."""
     from handloom.kernels.quotients import LIMIT, reciprocal

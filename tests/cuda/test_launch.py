@@ -4,6 +4,7 @@ import struct
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import fake_cuda
 import numpy as np
@@ -171,6 +172,12 @@ class TestFaults:
         monkeypatch.setattr(launch, "kept_cubin", fail)
         with pytest.raises(RuntimeError, match=r"scale: cannot be compiled for sm_90a: no$"):
             make()((1,), ones(), 1, 1, 1.0)
+
+    @pytest.mark.parametrize("capability, arch", [("80", "sm_80"), ("90", "sm_90a"), ("120", "sm_120a")])
+    def test_the_architecture_of_an_array(self, capability, arch):
+        array = SimpleNamespace(device=SimpleNamespace(compute_capability=capability))
+        assert launch.architecture_of(array) == arch
+        assert launch.architecture_of(np.ones(2)) is None
 
     def test_declarations_that_cannot_be_launched(self):
         with pytest.raises(ValueError, match="scale: threads is 2048: a block must have 1 to 1024"):

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from numba import cuda, float32, float64, int32, int64, uint8, uint16
 from numba.core import config
 
@@ -22,12 +23,17 @@ from handloom.kernels.ptx import (  # noqa: E402
     copy_async,
     copy_async_commit,
     copy_async_wait,
+    fence_async,
     load,
     load4,
     sanitizer,
     store,
     store2,
     store4,
+    wgmma_bf16,
+    wgmma_commit,
+    wgmma_fence,
+    wgmma_wait,
 )
 
 P = pointer(float32)
@@ -554,6 +560,53 @@ class TestCopies:
                 make(sync)((1,), zeros(128), zeros(128))
 
 
+class TestProductsOfWarpgroups:
+    """They read their operands until they have been waited for."""
+
+    def make(self, left_out):
+        @kernel(threads=128)
+        def overwrite(x: pointer(uint16), y: P):
+            tiles = cuda.shared.array(384 * 64, uint16, alignment=1024)
+            acc = cuda.local.array(128, float32)
+            thread = int32(cuda.threadIdx.x)
+            for i in range(24):
+                copy_async(tiles, (i * 128 + thread) * 8, x, 0, int32(16))
+            copy_async_commit()
+            copy_async_wait(0)
+            if left_out != "fence_async":
+                fence_async()
+            cuda.syncthreads()
+            if left_out != "wgmma_fence":
+                wgmma_fence()
+            wgmma_bf16(acc, tiles, 0, 128 * 64, True, True)
+            wgmma_commit()
+            if left_out != "wgmma_wait":
+                wgmma_wait(0)
+            if left_out != "barrier":
+                cuda.syncthreads()
+            store(tiles, (thread + 32) % 128 * 64, uint16(0))  # again
+            wgmma_wait(0)
+            store(y, thread, acc[0])
+
+        return overwrite
+
+    @pytest.mark.parametrize(
+        "left_out, error",
+        [
+            ("wgmma_fence", "a product of a warpgroup without wgmma_fence before its group$"),
+            ("fence_async", "without fence_async between the wait for a copy and the barrier$"),
+            ("wgmma_wait", "multiplies shared memory .* writes it .* a product lasts until it has been waited for$"),
+            ("barrier", "writes shared memory .* multiplies it .* with no barrier between them"),
+        ],
+    )
+    def test_what_must_not_be_left_out(self, left_out, error):
+        with pytest.raises(RuntimeError, match=error):
+            self.make(left_out)((1,), zeros(8, np.uint16), zeros(128))
+
+    def test_a_kernel_with_all_of_it(self):
+        self.make(None)((1,), zeros(8, np.uint16), zeros(128))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Other ways to memory, and how it is told
 
@@ -680,8 +733,8 @@ def uniform(*shape, dtype=np.float32):
     return on_device(np.random.default_rng(4).uniform(-1, 1, shape).astype(dtype))
 
 
-def matmul(variant, m, n, k):
-    return lambda: kernels.matmul(uniform(m, k), uniform(k, n), variant=variant)
+def matmul(variant, m, n, k, dtype=np.float32):
+    return lambda: kernels.matmul(uniform(m, k).astype(dtype), uniform(k, n).astype(dtype), variant=variant)
 
 
 def conv2d(variant, x, w):
@@ -719,6 +772,7 @@ WITHOUT_BARRIERS = [
     ("multiply_registers", matmul("registers", 3, 5, 33), 1),
     ("multiply_vectors", matmul("vectors", 4, 8, 20), 0),
     ("multiply_tensor", matmul("tensor", 68, 8, 72), 0),
+    ("multiply_warpgroup", matmul("warpgroup", 68, 8, 330, bfloat16), 0),
     ("convolve_implicit", conv2d("implicit", (1, 4, 4, 3), (3, 3, 3, 4)), 0),
     ("correlate_implicit", weight_gradient("implicit", (1, 6, 6, 3), (2, 2, 3, 4)), 0),
     ("convolve_tensor", conv2d("tensor", (1, 11, 11, 8), (3, 3, 8, 8)), 0),

@@ -72,6 +72,13 @@ def test_tensor_cores(dtype, turned):
     assert_costs(multiply("tensor", 128, 64 // np.dtype(dtype).itemsize, turned, dtype), exceptions)
 
 
+@pytest.mark.parametrize("turned", [(False, True), (True, False)], ids=str)
+def test_warpgroups(turned):
+    """They read lines of tiles, eight at once, without a conflict."""
+    run = multiply("warpgroup", 256, 64, turned, ml_dtypes.bfloat16)
+    assert_costs(run, {("multiply_warpgroup", SHARED, LOAD): 2})
+
+
 def test_the_simplest_products():
     """Each thread of a row reads the same numbers of A. Tiles in shared memory of 16 columns: two rows at a time."""
     assert_costs(multiply("naive", 32, 4, (False, False)), {})

@@ -10,7 +10,8 @@ that is not listed below is an error, and so is
 - an access outside the arrays that there are, or not on a multiple of its size;
 - a barrier or an operation of a warp that some of its threads never reach, or that reads a lane which is not there.
 
-What is copied asynchronously arrives when it is waited for, no sooner. Registers and shared memory begin as NaN.
+What is copied or multiplied asynchronously arrives when it is waited for, no sooner. Registers and shared memory begin
+as NaN.
 
 The threads of a few blocks go through the program together, each instruction once for all that are at it, those that
 are behind first. Numbers are NumPy's: an array a register, with a number for each thread.
@@ -26,7 +27,7 @@ import numpy as np
 from numba import vectorize
 from numba.extending import intrinsic
 
-WARP = 32
+WARP, WARPGROUP = 32, 128
 LANES = 8192  # how many threads go together, where a block has no more
 DTYPES = {
     "pred": "?", "b8": "u1", "b16": "u2", "b32": "u4", "b64": "u8", "u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8",
@@ -187,7 +188,11 @@ class Machine:
             self.special |= {f"%n{name}.{axis}": np.full(self.count, n) for axis, n in zip("xyz", extent)}
         self.registers = {}
         self.shared = np.full((len(blocks), -(-(program.size + shared) // 16) * 16), 255, np.uint8)
+        self.warpgroup = np.arange(self.count) - thread % WARPGROUP
         self.copies, self.groups = [], np.zeros(self.count, np.int64)
+        self.products, self.product_groups = [], np.zeros(self.count, np.int64)
+        # Who has put something into shared memory that products of warpgroups may not see, and who may begin them.
+        self.unseen, self.fenced = np.zeros(self.count, bool), np.zeros(self.count, bool)
         self.next = np.zeros(self.count, np.int64)  # which instruction
 
     def run(self):
@@ -212,8 +217,9 @@ class Machine:
         for place in np.unique(self.next[self.next < end]).tolist():
             there = self.next == place
             if together[place]:
-                block = self.program.instructions[place][2].startswith(OF_BLOCKS)
-                group = self.block * self.threads if block else self.warp
+                operation = self.program.instructions[place][2]
+                block, warpgroup = operation.startswith(OF_BLOCKS), operation.startswith(OF_WARPGROUPS)
+                group = self.block * self.threads if block else self.warpgroup if warpgroup else self.warp
                 elsewhere = ~there & (self.next != end)
                 there &= np.bincount(group, elsewhere, self.count)[group] == 0
             if there.any():
@@ -310,8 +316,8 @@ class Machine:
 # What operations do
 
 OPERATIONS = []  # (pattern of the name, what makes the action of the operands)
-OF_BLOCKS = ("bar.sync",)
-TOGETHER = (*OF_BLOCKS, "bar.warp", "shfl", "ldmatrix", "mma")
+OF_BLOCKS, OF_WARPGROUPS = ("bar.sync",), ("wgmma",)
+TOGETHER = (*OF_BLOCKS, *OF_WARPGROUPS, "bar.warp", "shfl", "ldmatrix", "mma")
 INT, FLOAT, BITS, KIND = r"([us](?:8|16|32|64))", r"(f32|f64)", r"(b\d+|pred)", r"([busf]\d+|pred)"
 
 
@@ -637,6 +643,7 @@ def wait(machine, operands):
             threads, targets, words, _ = (part[arrived] for part in copy)
             rows, chunks = machine.shared_rows(targets, U32, 4)
             rows[machine.block[threads], chunks] = words
+            machine.unseen[threads] = True
             if not arrived.all():
                 left.append(tuple(part[~arrived] for part in copy))
         machine.copies = left
@@ -748,5 +755,92 @@ def multiply_matrices(machine, operands, depth, kind):
         for i, (give, one) in enumerate(zip(c, put)):
             total = product[:, ROW + i // 2 * 8, COLUMN * 2 + i % 2].reshape(-1) + give(lanes)
             one(lanes, total.astype(F32))
+
+    return act
+
+
+# Products of warpgroups: 64 x 16 by 16 x 256 numbers in shared memory, of which descriptors tell the layout.
+
+
+@operation(r"fence\.proxy\.async\.shared::cta")
+def let_products_see(machine, operands):
+    def act(lanes):
+        machine.unseen[lanes] = False
+
+    return act
+
+
+@operation(r"wgmma\.fence\.sync\.aligned")
+def fence_products(machine, operands):
+    def act(lanes):
+        machine.fenced[lanes] = True
+
+    return act
+
+
+@operation(r"wgmma\.commit_group\.sync\.aligned")
+def commit_products(machine, operands):
+    def act(lanes):
+        machine.fenced[lanes] = False
+        machine.product_groups[lanes] += 1
+
+    return act
+
+
+def _addresses(descriptor, rows, turned):
+    """(Rows, 16): where in shared memory the numbers of an operand lie. `turned`: terms are 128 bytes apart, else rows.
+
+    Of the pieces of eight rows (terms) of 128 bytes each, `stride` is from one to the next, and `lead` from one to that
+    of the next 64 rows where these run along the 128 bytes. Of an address so found, bits 4 to 6 are exchanged (xor)
+    with bits 7 to 9.
+    """
+    start, lead, stride = ((descriptor >> bit & 0x3FFF) << 4 for bit in (0, 16, 32))
+    assert descriptor >> 62 == 1 and descriptor >> 46 & 0xFFFF == 0, "swizzled in 128 bytes, from a multiple of 1024"
+    row, term = np.indices((rows, 16))
+    if turned:
+        address = start + row // 64 * lead + term // 8 * stride + term % 8 * 128 + row % 64 * 2
+    else:
+        address = start + row // 8 * stride + row % 8 * 128 + term * 2
+    return address ^ (address >> 7 & 7) << 4
+
+
+@operation(r"wgmma\.mma_async\.sync\.aligned\.m64n256k16\.f32\.bf16\.bf16")
+def multiply_warpgroup(machine, operands):
+    """Thread t has, of rows t // 32 * 16 + t % 32 // 4 and eight further, two columns of each eight: from t % 4 * 2."""
+    sums, descriptors = _parts(operands[0]), [machine.source(text, U64) for text in operands[1:3]]
+    put, give = [machine.target(text, F32) for text in sums], [machine.source(text, F32) for text in sums]
+    adds, (*signs, turn_a, turn_b) = machine.source(operands[3], DTYPES["pred"]), map(int, operands[4:])
+    assert len(sums) == 128 and signs == [1, 1]
+
+    def act(lanes):
+        threads = np.arange(machine.count)[lanes].reshape(-1, WARPGROUP)
+        assert np.all(threads == threads[:, :1] + np.arange(WARPGROUP)), "a product of a part of a warpgroup"
+        assert np.all(adds(lanes)) and machine.fenced[lanes].all()
+        assert not machine.unseen[np.isin(machine.block, machine.block[lanes])].any(), "what products do not see"
+        for group in threads:
+            both = [int(np.unique(np.broadcast_to(of(group), WARPGROUP)).item()) for of in descriptors]
+            where = [_addresses(one, rows, turned) for one, rows, turned in zip(both, (64, 256), (turn_a, turn_b))]
+            machine.products.append((group, machine.product_groups[group], where, put, give))
+
+    return act
+
+
+@operation(r"wgmma\.wait_group\.sync\.aligned")
+def wait_for_products(machine, operands):
+    def act(lanes):
+        done, left = np.full(machine.count, -1), []
+        done[lanes] = machine.product_groups[lanes] - int(operands[0])
+        for product in machine.products:
+            threads, number, where, put, give = product
+            if not np.all(number < done[threads]):
+                left.append(product)
+                continue
+            memory = machine.shared[machine.block[threads[0]]].view(np.uint16)
+            a, b = ((memory[at // 2].astype(U32) << U32.type(16)).view(F32).astype(F64) for at in where)
+            found, t = a @ b.T, np.arange(WARPGROUP)
+            for i, (one, of) in enumerate(zip(put, give)):
+                row, column = t // 32 * 16 + t % 32 // 4 + i // 2 % 2 * 8, i // 4 * 8 + t % 4 * 2 + i % 2
+                one(threads, (found[row, column] + of(threads)).astype(F32))
+        machine.products = left
 
     return act

@@ -8,6 +8,7 @@ from handloom.kernels.ptx import (
     copy_async,
     copy_async_commit,
     copy_async_wait,
+    fence_async,
     from_bf16,
     larger,
     ldmatrix_x4,
@@ -21,6 +22,10 @@ from handloom.kernels.ptx import (
     store4,
     to_bf16,
     to_tf32,
+    wgmma_bf16,
+    wgmma_commit,
+    wgmma_fence,
+    wgmma_wait,
 )
 from handloom.kernels.quotients import quotient
 
@@ -97,6 +102,44 @@ def multiply_bf16(a: pointer(uint16), b: pointer(uint16), c: P):
     store(c, at + 1, total[1])
     store(c, below, total[2])
     store(c, below + 1, total[3])
+
+
+def multiply_warpgroups(a_along, b_along):
+    """C (128, 256) = A (128, 64) B (64, 256) of bfloat16 bits, by two warpgroups: of A, numbers that are neighbours in
+    memory are of one row (`along`) or of one term, of B of one column or of one term."""
+
+    @cuda.jit(device=True, forceinline=True)
+    def place(tile, outer, term, along):
+        """Where number (outer, term) lies in a tile of rows of 64 numbers."""
+        row, number = (outer, term) if along else (outer // 64 * 64 + term, outer % 64)
+        return tile + row * 64 + (number // 8 ^ row % 8) * 8 + number % 8
+
+    @kernel(threads=256, only="sm_90a")
+    def multiply(a: pointer(uint16), b: pointer(uint16), c: P):
+        tiles = cuda.shared.array(384 * 64, uint16, alignment=1024)
+        acc = cuda.local.array(128, float32)
+        thread = int32(cuda.threadIdx.x)
+        lane, row0 = thread % 32, thread // 32 * 16
+        for i in range(thread, 128 * 64, 256):
+            store(tiles, place(0, i // 64, i % 64, a_along), load(a, i))
+        for i in range(thread, 64 * 256, 256):
+            store(tiles, place(128 * 64, i % 256, i // 256, b_along), load(b, i))
+        fence_async()
+        cuda.syncthreads()
+        for t in range(128):
+            acc[t] = float32(0)
+        wgmma_fence()
+        for step in range(4):
+            left = thread // 128 * 4096 + step * (16 if a_along else 16 * 64)
+            wgmma_bf16(acc, tiles, left, 128 * 64 + step * (16 if b_along else 16 * 64), a_along, b_along)
+        wgmma_commit()
+        wgmma_wait(0)
+        for t in range(32):
+            at = (row0 + lane // 4) * 256 + t * 8 + lane % 4 * 2
+            store2(c, at, (acc[4 * t], acc[4 * t + 1]))
+            store2(c, at + 8 * 256, (acc[4 * t + 2], acc[4 * t + 3]))
+
+    return multiply
 
 
 @kernel(threads=256)

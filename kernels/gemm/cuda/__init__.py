@@ -5,6 +5,7 @@
     registers  a thread computes 8 x 8 elements: from 16 numbers of shared memory, 64 multiply-adds      tiles.py
     vectors    the same with 16 bytes an access, and the next tiles on their way meanwhile               tiles.py
     tensor     a warp computes 64 x 64 elements with instructions for whole matrices                     tensor_cores.py
+    warpgroup  four warps compute 64 x 256, with instructions that read shared memory themselves         warpgroups.py
 
 product.py holds the launchers, epilogue.py what follows a product: bias and activation, and their gradients;
 fragments.py how the tensor cores are fed, which convolutions share.
@@ -36,6 +37,7 @@ from .product import (
     gemm_shared,
     gemm_tensor,
     gemm_vectors,
+    gemm_warpgroup,
     operand,
     share_of,
     shares,
@@ -43,6 +45,7 @@ from .product import (
 from .simple import naive, shared
 from .tensor_cores import tensor
 from .tiles import LARGE, SMALL, registers, split, vectors
+from .warpgroups import warpgroup
 
 __all__ = [
     "BLOCKS",
@@ -66,6 +69,7 @@ __all__ = [
     "gemm_shared",
     "gemm_tensor",
     "gemm_vectors",
+    "gemm_warpgroup",
     "naive",
     "operand",
     "registers",
@@ -75,4 +79,5 @@ __all__ = [
     "split",
     "tensor",
     "vectors",
+    "warpgroup",
 ]

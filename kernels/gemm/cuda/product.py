@@ -1,14 +1,15 @@
 """The launchers: from arrays with any strides to flat pointers, the right kernel, and how the work is cut."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 from numba import float32, float64, uint16
 
 from ...arrays import address, is_contiguous, namespace
-from ...launch import element_of
+from ...launch import architecture_of, element_of
+from . import warpgroups
 from .epilogue import CODES, activate, add_up
 from .fragments import BLOCK, SHARED_BYTES
 from .simple import TILE, naive, shared
@@ -16,7 +17,7 @@ from .tensor_cores import tensor
 from .tiles import LARGE, SMALL, block_of, registers, vectors
 
 # What the rungs multiply: bfloat16 goes to kernels as its bits.
-PLAIN, FOR_TENSOR_CORES = (float32, float64), (float32, uint16)
+PLAIN, FOR_TENSOR_CORES, FOR_WARPGROUPS = (float32, float64), (float32, uint16), (uint16,)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # How the work is cut, by the sizes alone: sums are the same on every GPU.
@@ -135,7 +136,9 @@ def _element(variant, c, elements):
     if (T := element_of(c)) in elements:
         return T
     if elements is PLAIN:
-        rule = "must be 'tensor', the one for bfloat16"
+        rule = "must be 'tensor' or 'warpgroup', those for bfloat16"
+    elif elements is FOR_WARPGROUPS:
+        rule = "takes bfloat16; 'tensor' takes float32 too, as TF32, and the others float32 and float64"
     else:
         rule = "takes float32, as TF32, and bfloat16; 'naive', 'shared', 'registers' and 'vectors' take float64"
     raise ValueError(f"matmul: variant is '{variant}' and the arrays are {c.dtype}: {rule}")
@@ -244,28 +247,48 @@ def _multiply_vectors(left, right, c, k, bias, activation):
     _in_tiles(make, lambda x: (x.array, x.stride, x.apart), left, right, c, k, bias, activation)
 
 
-@_batches
-def gemm_tensor(a, b, c, bias=None, activation=None):
-    """float32 as TF32, or bfloat16; any shape, since an operand that does not suit is copied."""
-    E, (m, n), k, count = _element("tensor", c, FOR_TENSOR_CORES), c.shape[-2:], a.shape[-1], _count(c)
-    tiles = tiles_of(m, n, BLOCK, BLOCK)
+def _on_tensor_cores(make, block, shared, a, b, c, bias, activation):
+    """C in blocks of so many rows and columns, with so many bytes of shared memory. Any shape, since an operand that
+    does not suit is copied. make(type of the results, whether A's terms run along its rows, B's along its columns)
+    gives the kernel."""
+    (m, n), k, count = c.shape[-2:], a.shape[-1], _count(c)
+    tiles = tiles_of(m, n, *block)
     cut = Cut(LARGE, *((1, k) if count > 1 else shares(k, tiles)))
 
     def multiply(left, right, results, terms, share, bias, activation):
-        kernel = tensor(E, element_of(results), left.column == 1, right.row == 1)
-        kernel(
+        make(element_of(results), left.column == 1, right.row == 1)(
             (tiles, count * cut.parts), left.array, left.stride, left.apart, right.array, right.stride, right.apart,
             results, left.array if bias is None else bias, m, n, terms, share, bias is not None,
-            CODES[activation], in_chunks(results), shared=SHARED_BYTES,
+            CODES[activation], in_chunks(results), shared=shared,
         )  # fmt: skip
 
     _stack(multiply, cut, in_vectors(a, copy=True), in_vectors(b, copy=True), c, k, bias, activation)
 
 
+@_batches
+def gemm_tensor(a, b, c, bias=None, activation=None):
+    """float32 as TF32, or bfloat16."""
+    E = _element("tensor", c, FOR_TENSOR_CORES)
+    _on_tensor_cores(partial(tensor, E), (BLOCK, BLOCK), SHARED_BYTES, a, b, c, bias, activation)
+
+
+@_batches
+def gemm_warpgroup(a, b, c, bias=None, activation=None):
+    """bfloat16, on GPUs of compute capability 9.0."""
+    _element("warpgroup", c, FOR_WARPGROUPS)
+    if (arch := architecture_of(c)) not in (None, warpgroups.ONLY):
+        raise ValueError(
+            f"matmul: variant is 'warpgroup' and the GPU is {arch}: must be {warpgroups.ONLY}, an H100 or H200; "
+            "'tensor' runs on all"
+        )
+    block = warpgroups.ROWS, warpgroups.COLUMNS
+    _on_tensor_cores(warpgroups.warpgroup, block, warpgroups.SHARED_BYTES, a, b, c, bias, activation)
+
+
 def gemm_rule(a, b):
     """(The variant that `gemm_default` takes for these operands, why)."""
     if element_of(a) is uint16:
-        return "tensor", "the only one for bfloat16"
+        return "tensor", "the default for bfloat16"
     if both_in_vectors(a, b) is not None:
         return "vectors", "the default where the rows of both operands are whole 16 bytes"
     return "registers", "the default where the rows of an operand are not whole 16 bytes"

@@ -13,44 +13,59 @@ from numba import cuda, float32, int32, int64, uint16, uint32
 from ...launch import kernel, pointer
 from ...ptx import copy_async_commit, copy_async_wait, from_bf16, load, load4, store, store4, to_bf16
 from .epilogue import finish
-from .fragments import AHEAD, BLOCK, CHUNKS, SUMS, THREADS, UNDER_WAY, WARP, WIDE, operations, terms_of_tile
+from .fragments import AHEAD, BLOCK, CHUNKS, SUMS, THREADS, UNDER_WAY, WARP, operations, terms_of_tile
 from .tiles import terms_of, tile_of
 
 
-def _widen(E):
-    """How a number becomes float32."""
-    if E is uint16:
-        return from_bf16
+@cuda.jit(device=True, forceinline=True)
+def _same(x):
+    return x
+
+
+def writing(E, R, columns, threads):
+    """How rows of so many sums, in shared memory longer by eight numbers, become results of type R: with the bias, of
+    type E, and the activation."""
+    narrow = to_bf16 if R is uint16 else _same
+    widen = from_bf16 if E is uint16 else _same
+    V = 128 // R.bitwidth  # results in 16 bytes
+    chunks, wide = columns // V, columns + 8
 
     @cuda.jit(device=True, forceinline=True)
-    def same(x):
-        return x
-
-    return same
-
-
-def _results(R):
-    """(how a float32 becomes a result, how 16 bytes of finished results are made)"""
-    if R is uint16:
-
-        @cuda.jit(device=True, forceinline=True)
-        def eight(stage, at, activation):
-            x, y = load4(stage, at), load4(stage, at + 4)
-            return (
-                to_bf16(finish(x[0], activation)), to_bf16(finish(x[1], activation)),
-                to_bf16(finish(x[2], activation)), to_bf16(finish(x[3], activation)),
-                to_bf16(finish(y[0], activation)), to_bf16(finish(y[1], activation)),
-                to_bf16(finish(y[2], activation)), to_bf16(finish(y[3], activation)),
-            )  # fmt: skip
-
-        return to_bf16, eight
+    def result(z, bias, col, has_bias, activation):
+        if has_bias:
+            z += widen(load(bias, col))
+        return narrow(finish(z, activation))
 
     @cuda.jit(device=True, forceinline=True)
-    def four(stage, at, activation):
-        x = load4(stage, at)
-        return finish(x[0], activation), finish(x[1], activation), finish(x[2], activation), finish(x[3], activation)
+    def four(stage, at, bias, col, has_bias, activation):
+        z = load4(stage, at)
+        return (
+            result(z[0], bias, col, has_bias, activation), result(z[1], bias, col + 1, has_bias, activation),
+            result(z[2], bias, col + 2, has_bias, activation), result(z[3], bias, col + 3, has_bias, activation),
+        )  # fmt: skip
 
-    return _widen(R), four
+    @cuda.jit(device=True, forceinline=True)
+    def eight(stage, at, bias, col, has_bias, activation):
+        x = four(stage, at, bias, col, has_bias, activation)
+        y = four(stage, at + 4, bias, col + 4, has_bias, activation)
+        return x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3]
+
+    vector = four if V == 4 else eight
+
+    @cuda.jit(device=True, forceinline=True)
+    def write(stage, c, start, row0, rows, col0, m, n, bias, has_bias, activation, whole):
+        """`rows` of them, 16 bytes at once where C's rows are whole ones."""
+        for chunk in range(int32(cuda.threadIdx.x), rows * chunks, threads):
+            row, col = row0 + chunk // chunks, col0 + chunk % chunks * V
+            if row < m and col < n:
+                at, to = int32(chunk // chunks * wide + chunk % chunks * V), start + int64(row) * n + col
+                if whole:
+                    store4(c, to, vector(stage, at, bias, col, has_bias, activation))
+                else:
+                    for v in range(min(V, n - col)):
+                        store(c, to + v, result(load(stage, at + v), bias, col + v, has_bias, activation))
+
+    return write
 
 
 @cache
@@ -58,25 +73,10 @@ def tensor(E, R, a_along, b_along):
     """The kernel for float32, or bfloat16 as uint16, and results of type R: E, or float32. `along`: the operand's terms
     run along its rows in memory."""
     _, look, _, aim, bring, multiply_step, put = operations(E, a_along, b_along)
-    widen, (narrow, results) = _widen(E), _results(R)
+    write = writing(E, R, BLOCK, THREADS)
     terms = terms_of_tile(E)
     tile = terms * BLOCK
     pair = 2 * tile
-    V = 128 // R.bitwidth  # results in 16 bytes
-    chunks = BLOCK // V  # in a row of C's tile
-
-    @cuda.jit(device=True, forceinline=True)
-    def write(stage, c, start, row0, col0, m, n, activation, whole):
-        """64 rows of shared memory to C, finished: 16 bytes at once where C's rows are whole ones."""
-        for chunk in range(int32(cuda.threadIdx.x), WARP * chunks, THREADS):
-            row, col = row0 + chunk // chunks, col0 + chunk % chunks * V
-            if row < m and col < n:
-                at, to = int32(chunk // chunks * WIDE + chunk % chunks * V), start + int64(row) * n + col
-                if whole:
-                    store4(c, to, results(stage, at, activation))
-                else:
-                    for v in range(min(V, n - col)):
-                        store(c, to + v, narrow(finish(load(stage, at + v), activation)))
 
     @kernel(threads=THREADS, blocks=2)
     def multiply_tensor(
@@ -94,17 +94,13 @@ def tensor(E, R, a_along, b_along):
         acc, right = cuda.local.array(SUMS, float32), cuda.local.array(16, uint32)
         at_a, at_b = cuda.local.array(CHUNKS, int64), cuda.local.array(CHUNKS, int64)
         limit_a, limit_b = cuda.local.array(CHUNKS, int32), cuda.local.array(CHUNKS, int32)
-        warp, lane = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32
+        warp = cuda.threadIdx.x // 32
         row, col = int32(warp % 2 * WARP), int32(warp // 2 * WARP)
         row0, col0 = tile_of(cuda.blockIdx.x, n, BLOCK, BLOCK)
         number = int64(cuda.blockIdx.y)
         mine = terms_of(number, k, share)
-        for t in range(32):
-            start, at = float32(0), col0 + col + t // 4 * 8 + lane % 4 * 2 + t % 2
-            if has_bias and at < n:
-                start = widen(load(bias, at))
-            for i in range(4):
-                acc[32 * i + t] = start
+        for t in range(SUMS):
+            acc[t] = float32(0)
         step_a = int64(terms) if a_along else terms * a_stride
         step_b = int64(terms) if b_along else terms * b_stride
         aim(number * a_apart, row0, int32(m - row0), a_stride, a_along, at_a, limit_a)
@@ -134,6 +130,6 @@ def tensor(E, R, a_along, b_along):
             if row == rows:
                 put(stage, acc)
             cuda.syncthreads()
-            write(stage, c, int64(cuda.blockIdx.y) * m * n, row0 + rows, col0, m, n, activation, whole)
+            write(stage, c, number * m * n, row0 + rows, WARP, col0, m, n, bias, has_bias, activation, whole)
 
     return multiply_tensor
