@@ -10,8 +10,9 @@ takes part. `on_host` ends a graph, launches it, calls the function and begins t
 
     graph (dense) | print | graph (nothing)
 
-A function that reads nothing computed inside cuts nothing: `beforehand` calls it at once, and before the first graph at
-each replay.
+Others cut nothing. `beforehand` calls a function that reads nothing computed inside at once, and before the first graph
+at each replay; `afterwards` calls one that only reads when the recording, or a replay, is over. What it reads the graph
+itself copies to page-locked memory (`bring`), so that the host waits once for all of it.
 
 Graphs and functions run one after another on the stream that is CuPy's current one, outside the recording or at the
 replay. Between them nobody waits, unless a function does, as it must in order to read an array. Reading one elsewhere
@@ -24,6 +25,8 @@ the same recording. The arrays that kernels were launched with stay alive as lon
 
 import contextlib
 import threading
+
+import numpy as np
 
 from .recording import Recorder, refuse
 
@@ -50,7 +53,8 @@ class GraphRecording(Recorder):
 
         self._pool = cupy.cuda.MemoryPool(allocate)
         self._segment = None  # how to leave the segment that is being captured
-        self._before = []  # what is called before the first segment
+        self._before, self._after = [], []  # what is called before the first segment, and after the last
+        self._brings = False  # whether a graph copies to the host
         self._outside = None  # the stream that was current before
 
     def __enter__(self):
@@ -70,16 +74,49 @@ class GraphRecording(Recorder):
         try:
             if error[0] is None:
                 self._end()
+                self._finish()
                 failed = False
             else:
                 self._abandon()
         finally:
             self._leave(failed)
 
-    def replay(self):
-        """Do it all again."""
-        for part in (*self._before, *self._parts):
+    def replay(self, meanwhile=None):
+        """Do it all again; `meanwhile` is called when the first graph, which may be all, has been launched."""
+        for part in self._before:
             part()
+        graph, *others = self._parts
+        graph()
+        if meanwhile is not None:
+            meanwhile()
+        for part in others:
+            part()
+        self._finish()
+
+    def _finish(self):
+        if self._brings:
+            self._cupy.cuda.get_current_stream().synchronize()
+        for function, args in self._after:
+            self._call(function, args)
+
+    def _call(self, function, args):
+        if self.thread is None:  # a replay
+            function(*args)
+        else:
+            super()._call(function, args)
+
+    def afterwards(self, function, args):
+        self._after.append((function, [self.bring(arg) for arg in args]))
+
+    def bring(self, array):
+        if not isinstance(array, self._cupy.ndarray):
+            return array
+        self._brings = True
+        memory = self._cupy.cuda.alloc_pinned_memory(array.nbytes)
+        runtime = self._cupy.cuda.runtime
+        runtime.memcpyAsync(memory.ptr, array.data.ptr, array.nbytes, runtime.memcpyDeviceToHost, self._stream.ptr)
+        self._kept.append(array)
+        return np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
 
     def beforehand(self, function, args):
         self._before.append(lambda: function(*args))
@@ -95,7 +132,7 @@ class GraphRecording(Recorder):
         if self.thread == threading.get_ident():
             refuse("a kernel ran on the CPU")
 
-    def captured(self, args):
+    def captured(self, kernel, grid, args, shared):
         if self.thread == threading.get_ident():
             self._kept.append(args)
 

@@ -127,6 +127,7 @@ class Kernel:
         kinds = list(enumerate(self.types))
         self._pointers = [(i, np.dtype(str(t.dtype))) for i, t in kinds if isinstance(t, types.CPointer)]
         self._numbers = [(i, np.dtype(str(t)).type) for i, t in kinds if not isinstance(t, types.CPointer)]
+        self.floats = [i for i, number in self._numbers if issubclass(number, np.floating)]
         if any(number not in NUMBERS for _, number in self._numbers):
             raise TypeError(f"{self.name}: numbers must be floats, signed integers or uint32 and smaller")
         if len(self.types) > PARAMETERS:
@@ -172,7 +173,7 @@ class Kernel:
             if device not in entered:
                 _enter(device, entered)
             if (recorder := threads.recorder) is not None:
-                recorder.captured(args)
+                recorder.captured(self, grid, args, shared)
             stream = current_stream().ptr
             self._pack(buffer, 0, *given)
             launch(loaded.pointer, x, y, z, *self._dimensions, shared, stream, addresses, 0)

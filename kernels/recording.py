@@ -9,7 +9,8 @@
 A kernel's launch is remembered as its function, its rounds and chunks, and a block of memory with its arguments; the
 arrays among them stay alive as long as the recording. Replaying is one call of machine code that goes from launch to
 launch: 1 microsecond, where the Python of a small network's training step takes 50. The bits are the same, since the
-chunks are. For launches on a GPU there is another kind, which the same functions speak to (graphs.py).
+chunks are. For launches on a GPU there are two other kinds, which the same functions speak to: graphs (graphs.py), and
+`Launches`, which are made again from Python but without what chose and checked them.
 
 What is computed between launches in NumPy is not seen, unless it is said: `on_host(function, *args)` calls a function
 now and at each replay. Code that must not be replayed at all says `refuse(reason)`. Numbers among the arguments stay
@@ -65,7 +66,7 @@ class Recorder:
         """A kernel runs on the CPU."""
         raise NotImplementedError
 
-    def captured(self, args):
+    def captured(self, kernel, grid, args, shared):
         """A kernel runs on a GPU."""
         raise NotImplementedError
 
@@ -85,6 +86,13 @@ class Recorder:
 
     def beforehand(self, function, args):
         self.on_host(function, args)
+
+    def afterwards(self, function, args):
+        self.on_host(function, args)
+
+    def bring(self, array):
+        """An array of NumPy's that holds what is in this one when a replay is over."""
+        return array
 
     def on_host(self, function, args):
         self._parts.append(lambda: function(*args))
@@ -136,7 +144,7 @@ class Recording(Recorder):
             self._parts.append([])
         self._parts[-1].append((function, block, rounds, chunks, parallel))
 
-    def captured(self, args):
+    def captured(self, kernel, grid, args, shared):
         refuse("a kernel ran on a GPU")
 
     def on_host(self, function, args):
@@ -181,6 +189,28 @@ class Recording(Recorder):
         return self._buffers if self.thread == threading.get_ident() else None
 
 
+class Launches(Recorder):
+    """Of launches on a GPU, made again one by one: with other numbers, which those of a graph cannot have."""
+
+    def launched(self, drive, rounds, chunks, parallel, args):
+        refuse("a kernel ran on the CPU")
+
+    def captured(self, kernel, grid, args, shared):
+        if self.thread == threading.get_ident():
+            self._parts.append((kernel, grid, list(args), shared))
+
+    def on_host(self, function, args):
+        refuse("a function was called")
+        self._call(function, args)
+
+    def replay(self, *numbers):
+        """Do it all again, with these as the first of each kernel's floating-point arguments."""
+        for kernel, grid, args, shared in self._parts:
+            for i, number in zip(kernel.floats, numbers):
+                args[i] = number
+            kernel(grid, *args, shared=shared)
+
+
 def _place(array):
     return array.ctypes.data, array.size, array.dtype
 
@@ -220,6 +250,15 @@ def beforehand(function, *args):
     """`on_host` for a function that reads nothing computed inside: a replay may call it before everything else."""
     if is_recording():
         threads.recorder.beforehand(function, args)
+    else:
+        function(*args)
+
+
+def afterwards(function, *args):
+    """`on_host` for a function on whose results nothing inside depends: a replay on a GPU calls it after everything
+    else, with copies in the host's memory for the arrays among its arguments."""
+    if is_recording():
+        threads.recorder.afterwards(function, args)
     else:
         function(*args)
 

@@ -7,6 +7,7 @@ from numbers import Number
 
 import numpy as np
 
+from .devices import to_host
 from .tensor import Tensor
 
 
@@ -49,6 +50,17 @@ class Batches:
             # mode "clip", because "raise" goes through a copy, and the rows are known to exist
             yield x.take(rows, 0, x_buffer, "clip"), y.take(rows, 0, y_buffer, "clip")
 
+    def fill(self, number, arrays):
+        """Puts batch `number` of NumPy's x, and y, into the first rows of these arrays, and returns how many."""
+        start = number * self.batch_size
+        stop = min(start + self.batch_size, len(self.x))
+        for source, array in zip((self.x, self.y), arrays):
+            if self.order is None:
+                array[: stop - start] = source[start:stop]
+            else:
+                source.take(self.order[start:stop], 0, array[: stop - start], "clip")
+        return stop - start
+
     def sample(self, batch, row):
         """Which sample is row `row` of batch `batch`."""
         position = batch * self.batch_size + row
@@ -67,7 +79,7 @@ class Batches:
         text = f"{self.operation}: the loss is {what} in batch {batch + 1} of {len(self)}, epoch {epoch + 1}: "
         for what, found_in in (("NaN", np.isnan), ("Inf", np.isinf)):
             for name, array in (("x", x), ("y", y)):
-                rows = found_in(array).reshape(len(array), -1).any(axis=1).nonzero()[0]
+                rows = found_in(to_host(array)).reshape(len(array), -1).any(axis=1).nonzero()[0]
                 if len(rows):
                     return (
                         f"{text}{name}[{self.sample(batch, int(rows[0]))}] has {what}, and {len(rows)} of the batch's "

@@ -78,7 +78,7 @@ class Listener(Recorder):
         if self.thread == threading.get_ident():
             self.launches.append(parallel)
 
-    def captured(self, args):
+    def captured(self, kernel, grid, args, shared):
         """On a GPU there is nothing to note."""
 
 

@@ -55,11 +55,11 @@ class Metric:
         self._add(*self.measure(y_pred, y_true))
 
     def follow(self, y_pred, y_true):
-        """`update` in two parts: launches kernels, which may be recorded, and returns the function that adds the batch
-        once they are done."""
+        """`update` in two parts: launches kernels, which may be recorded, and returns the function, with its arguments,
+        that adds the batch once they are done."""
         if self.is_launched(y_pred, y_true):
-            return partial(self._add, *self.measure(y_pred, y_true))
-        return partial(self.update, y_pred, y_true)
+            return self._add, *self.measure(y_pred, y_true)
+        return (partial(self.update, y_pred, y_true),)
 
     def is_launched(self, y_pred, y_true) -> bool:
         """Whether `measure` does nothing but launch kernels, one of which writes the total into an array."""

@@ -11,8 +11,9 @@ from numbers import Real
 import numpy as np
 
 from .. import kernels
+from ..kernels.graphs import GraphRecording
 from ..kernels.optimizers import adam_numbers, rmsprop_numbers, sgd_numbers
-from ..kernels.recording import Recording
+from ..kernels.recording import Launches, Recording
 from .devices import beside
 from .tensor import Tensor
 from .utils import did_you_mean
@@ -126,6 +127,15 @@ class Optimizer:
         if self._clips:
             self._clip()
         self.iterations += 1
+        if not self._update_all():
+            self.iterations -= 1
+            raise ValueError(
+                f"{type(self).__name__}.step: no parameter has a gradient: "
+                + ("call loss.backward() first" if self._bound else "pass parameters=model.trainable_weights")
+            )
+
+    def _update_all(self):
+        """An update for each group, and for each parameter in none; whether there was one."""
         changed = self._update_each(self._alone)
         for group in self._groups:
             if group.gather_gradients():
@@ -133,12 +143,7 @@ class Optimizer:
                 changed = True
             elif self._update_each(group.bound):
                 changed = True
-        if not changed:
-            self.iterations -= 1
-            raise ValueError(
-                f"{type(self).__name__}.step: no parameter has a gradient: "
-                + ("call loss.backward() first" if self._bound else "pass parameters=model.trainable_weights")
-            )
+        return changed
 
     def _update_each(self, bound):
         """One update for each parameter that has a gradient; whether there was one."""
@@ -151,15 +156,22 @@ class Optimizer:
         return changed
 
     def record_step(self, gradients=None):
-        """`step`, as a recording for `replay_step`; None where a step is more than launches on the CPU.
+        """`step`, as a recording for `replay_step`; None where a step is more than launches with numbers.
 
-        gradients : the recording that computes them, after which this one is always replayed.
+        gradients : the recording that computes them, after which this one is always replayed. One on the CPU takes each
+        parameter alone, whose gradient it may compute itself; one on a GPU what was gathered there.
         """
         if self._clips or self.numbers is None or any(weight.grad is None for weight in self.parameters):
             return None
+        on_gpu = isinstance(gradients, GraphRecording)
+        if on_gpu and not all(group.has_gathered() for group in self._groups):
+            return None
         self.iterations += 1
-        with Recording(after=gradients) as recording:
-            self._update_each(self._bound)
+        with Launches() if on_gpu else Recording(after=gradients) as recording:
+            if on_gpu:
+                self._update_all()
+            else:
+                self._update_each(self._bound)
         return recording
 
     def replay_step(self, recording):
@@ -274,6 +286,10 @@ class _Group:
     def whole(self):
         """Whether the parameters still are its parts: none was moved, or given another array."""
         return all(parameter.data is w for parameter, w, _ in self.parts)
+
+    def has_gathered(self):
+        """Whether all gradients lie in their places."""
+        return all(parameter.grad is g for parameter, _, g in self.parts)
 
     def gather_gradients(self):
         """Copies the gradients together, as far as they are not; False where that is not possible, and each parameter

@@ -13,8 +13,8 @@ or losses of the user's own. A model that was changed since the recording is rec
 switches all this off.
 
 The optimizer's step is a recording of its own, because the loss is looked at before it. It is made when a step is
-played back for the first time, from the same launches on each parameter alone; the rates of the day are handed to it.
-A gradient that only the update reads may be computed there (kernels/optimizers/cpu.py), and is never in memory.
+played back for the first time; the rates of the day are handed to it. On the CPU it takes each parameter alone, and a
+gradient that only the update reads may be computed there (kernels/optimizers/cpu.py), and is never in memory.
 
 A recording keeps the memory of its step: activations, gradients and scratch. On a GPU, where not all can be captured
 and the memory may not suffice, a step whose recording fails is computed again, eagerly, and from then on so are all of
@@ -81,11 +81,13 @@ class Steps:
             self._by_shape.clear()
             self._is_predictable = _is_predictable(model)
 
-    def take(self, model, x, y, eager, check_targets):
-        """The loss of a step, as a number, with its metrics updated. Its gradients are for `update`.
+    def take(self, model, x, y, eager, check_targets, fetch=None):
+        """(The loss of a step, as a number; x and y where they still lie), with its metrics updated. Its gradients are
+        for `update`.
 
         `check_targets(x, y_pred)` looks at shapes and dtype alone of what the model makes of x. It is called before the
-        step wherever they are known, because a recording must not read targets; otherwise `eager` calls it.
+        step wherever they are known, because a recording must not read targets; otherwise `eager` calls it. `fetch()`,
+        after which the given x and y may be others, is called where somebody would wait for a GPU.
         """
         if self._kind is GraphRecording:
             x, y = place_input(model, x), place_input(model, y, "y")
@@ -95,9 +97,9 @@ class Steps:
             check_targets(x, step.y_pred)
         if type(step) is _Step and step.verified:
             self._played = step
-            return step.play(x, y)
+            return step.play(x, y, fetch), step.x, step.y
         self._played = None
-        return self._take_first(model, shapes, step, x, y, eager)
+        return self._take_first(model, shapes, step, x, y, eager), x, y
 
     def update(self, optimizer):
         """The optimizer's step, on the gradients of the step just taken."""
@@ -144,6 +146,7 @@ class _Step:
         self.x, self.y = (np.array(array) if isinstance(array, np.ndarray) else array.copy() for array in (x, y))
         self.verified = False
         self.loss = self.y_pred = None
+        self.loss_here = None  # the loss in the host's memory
         self.gradients = []  # (parameter, its gradient)
         self.recorded_update = None
 
@@ -152,6 +155,7 @@ class _Step:
         try:
             with self.recording:
                 loss, y_pred = eager(self.x, self.y)
+                self.loss_here = self.recording.bring(loss.data)
                 if isinstance(self.recording, GraphRecording) and is_own(model.optimizer):
                     model.optimizer.gather()  # as part of the graph: alone each copy costs what a launch does
         except Exception:
@@ -163,23 +167,28 @@ class _Step:
             return float(eager(self.x, self.y)[0].data)
         self.loss, self.y_pred = loss.data, y_pred.data
         self.gradients = _gradients(model)
-        return float(self.loss)
+        return float(self.loss_here)
 
-    def play(self, x, y):
+    def play(self, x, y, fetch=None):
         self.x[...], self.y[...] = x, y
-        self.recording.replay()
-        return float(self.loss)
+        if fetch is None:
+            self.recording.replay()
+        else:
+            self.recording.replay(fetch)
+        return float(self.loss_here)
 
     def update(self, optimizer):
-        if self.recorded_update is not None:
-            optimizer.replay_step(self.recorded_update)
+        recorded = self.recorded_update
+        if recorded is not None and recorded.refused is None:
+            optimizer.replay_step(recorded)
             return
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
-        if is_own(optimizer) and isinstance(self.recording, Recording):
+        if recorded is None and is_own(optimizer):
             self.recorded_update = optimizer.record_step(self.recording)
-        if self.recorded_update is None:
-            optimizer.step()
+            if self.recorded_update is not None:
+                return
+        optimizer.step()
 
     def tells_apart(self, x, y):
         """Whether a batch is so different from the recorded one that comparing results proves something."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import kernels
 from ..kernels.arrays import namespace
-from ..kernels.recording import is_recording, on_host
+from ..kernels.recording import afterwards, is_recording
 from . import losses, metrics, optimizers
 from .batches import Batches, as_array, check_input_shape, split
 from .callbacks import Callback, History
@@ -243,10 +243,8 @@ class Trainer:
             if not bound:  # only here, because the first call may have built layers
                 bound = self._bind()
             loss.backward()
-            # Before the optimizer's step: a metric that does not fit leaves the weights as they are. And behind the
-            # kernels: what a function on the host reads ends a graph on a GPU.
-            if measures:
-                on_host(_call_each, [_follow(metric, y_pred.data, y) for metric in measures])
+            for metric in measures:  # before the optimizer's step: one that does not fit leaves the weights as they are
+                afterwards(*_follow(metric, y_pred.data, y))
             return loss, y_pred
 
         def check(loss, x, y):
@@ -256,11 +254,13 @@ class Trainer:
         played = steps.begin(self, batches.x)
         try:
             with self._in_mode(True):
-                for index, (x, y) in enumerate(on_device_of(self, batches)):
+                source = on_device_of(self, batches)
+                fetch = getattr(source, "fetch", None)
+                for index, (x, y) in enumerate(source):
                     if on_begin:
                         _tell(on_begin, index)
                     if played:
-                        value = steps.take(self, x, y, compute, check_targets)
+                        value, x, y = steps.take(self, x, y, compute, check_targets, fetch)
                         check(value, x, y)
                         means.add(value, len(x))
                         steps.update(optimizer)
@@ -382,13 +382,9 @@ class _Means:
 
 
 def _follow(metric, y_pred, y):
-    """What updates a metric. The user's own, which may keep what it gets, gets arrays that will not change."""
-    return metric.follow(y_pred, y) if is_own(metric) else lambda: metric.update(y_pred.copy(), y.copy())
-
-
-def _call_each(functions):
-    for function in functions:
-        function()
+    """What updates a metric, and its arguments. The user's own, which may keep what it gets, gets arrays that will not
+    change."""
+    return metric.follow(y_pred, y) if is_own(metric) else (lambda: metric.update(y_pred.copy(), y.copy()),)
 
 
 def _get_metrics(chosen, loss):

@@ -1,8 +1,8 @@
 """Batches on their way to a GPU: one ahead, over page-locked memory, by a stream of their own.
 
-    host      gather 1 | gather 2 | launch step 1     | gather 3 | launch step 2     | ...
-    copies             | copy 1   | copy 2            |          | copy 3            |
-    GPU                           | step 1            |          | step 2            |
+    host      gather 1 | gather 2 | launch step 1 | gather 3 | wait for loss 1 | launch step 2 | gather 4 | ...
+    copies             | copy 1   | copy 2        |          | copy 3                          |          | copy 4
+    GPU                           | step 1 .................................. | step 2 ...
 
 Memory that the system may move has to be copied twice on its way to a GPU, and the copy waits for it; from page-locked
 memory the GPU fetches it by itself, while it computes. (Not yet run on a GPU.)
@@ -11,6 +11,7 @@ memory the GPU fetches it by itself, while it computes. (Not yet run on a GPU.)
 from __future__ import annotations
 
 import math
+from collections import deque
 
 import numpy as np
 
@@ -24,23 +25,38 @@ def on_device_of(model, batches):
         return batches
     import cupy
 
-    return _ahead(cupy, batches)
+    return Ahead(cupy, batches)
 
 
-def _ahead(cupy, batches):
-    copies = cupy.cuda.Stream(non_blocking=True)
-    slots = [_Slot(cupy, batches, copies) for _ in range(2)]
-    previous = None
-    for index, pair in enumerate(batches):
-        slot = slots[index % 2]
-        slot.send(pair)
-        if previous is not None:
-            yield previous.receive()
-            previous.release()
-        previous = slot
-    if previous is not None:
-        yield previous.receive()
-        previous.release()
+class Ahead:
+    """Batches of NumPy arrays on a GPU, where there is room for two: one that is read, and the next."""
+
+    def __init__(self, cupy, batches):
+        copies = cupy.cuda.Stream(non_blocking=True)
+        self._batches, self._number = batches, 0  # of the next one that is sent
+        self._free = deque(_Slot(cupy, batches, copies) for _ in range(2))
+        self._sent, self._read = deque(), None
+
+    def __iter__(self):
+        self.fetch()
+        self.fetch()
+        while self._sent:
+            self._read = self._sent.popleft()
+            yield self._read.receive()
+            self.fetch()
+
+    def fetch(self):
+        """Sends another batch, into the room of the one that was given out last. Who has launched all that reads that
+        one may call this, and only then wait for the GPU; else it is done when the next one is asked for."""
+        if self._read is not None:
+            self._read.release()
+            self._free.append(self._read)
+            self._read = None
+        if self._free and self._number < len(self._batches):
+            slot = self._free.popleft()
+            slot.send(self._batches, self._number)
+            self._sent.append(slot)
+            self._number += 1
 
 
 class _Slot:
@@ -56,13 +72,12 @@ class _Slot:
         self.copied, self.used = cupy.cuda.Event(disable_timing=True), cupy.cuda.Event(disable_timing=True)
         self.size = 0
 
-    def send(self, pair):
+    def send(self, batches, number):
         """Starts the copy, as soon as the step that last read from here is over; the host does not wait for it."""
         self.copied.synchronize()  # its previous one, two batches ago: the page-locked memory is free again
         self.copies.wait_event(self.used)
-        self.size = len(pair[0])
-        for (host, device), array in zip(self.arrays, pair):
-            host[: self.size] = array
+        self.size = batches.fill(number, [host for host, _ in self.arrays])
+        for host, device in self.arrays:
             device[: self.size].set(host[: self.size], stream=self.copies)
         self.copied.record(self.copies)
 

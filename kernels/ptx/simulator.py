@@ -411,8 +411,7 @@ class _Factors:
     @cached_property
     def product(self):
         left, right = (self._matrix(places, along) for places, along in zip(self.places, self.along))
-        with np.errstate(all="ignore"):
-            return left @ right.T
+        return _sums(left, right.T)
 
     def _matrix(self, places, along):
         """(Rows or columns, 16 terms), from chunks of 8 x 8 numbers, first by terms."""

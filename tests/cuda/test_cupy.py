@@ -12,6 +12,7 @@ from handloom import kernels, nn
 from handloom.bench.gpu import contract, peers, steps, timings
 from handloom.kernels import launch
 from handloom.kernels.graphs import GraphRecording
+from handloom.kernels.recording import afterwards
 from handloom.nn import gpu
 
 pytestmark = [
@@ -87,6 +88,67 @@ def test_graphs_give_the_bits_of_eager_steps(cupy):
     assert graphs[1].get().tobytes() == eager[1].get().tobytes()
     for ours, theirs in zip(graphs[2], eager[2], strict=True):
         assert ours.tobytes() == theirs.tobytes()
+
+
+OPTIMIZERS = {
+    "sgd": lambda: nn.SGD(0.1),
+    "nesterov": lambda: nn.SGD(0.1, momentum=0.9, nesterov=True),
+    "rmsprop": lambda: nn.RMSprop(0.01),
+    "rmsprop-all": lambda: nn.RMSprop(0.01, momentum=0.5, centered=True),
+    "adam": lambda: nn.Adam(0.01),
+    "adamw": lambda: nn.AdamW(0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_are_launched_again_with_the_rates_of_the_day(name):
+    weights = []
+    for run_eagerly in (False, True):
+        nn.set_random_seed(4)
+        with nn.device("cuda"):
+            model, _ = dense()
+        model.compile(OPTIMIZERS[name](), "mse", run_eagerly=run_eagerly)
+        x = np.random.default_rng(5).standard_normal((6, 6)).astype(np.float32)
+        for rate in (0.02, 0.005, 0.05):
+            model.optimizer.learning_rate = rate
+            model.fit(x, x[:, :3], batch_size=2, verbose=0)
+        weights.append([array.tobytes() for array in (*model.get_weights(), *map(np.asarray, state_of(model)))])
+        if not run_eagerly:
+            (step,) = model._steps._by_shape.values()
+            assert len(step.recorded_update._parts) == 1 and step.recorded_update.refused is None
+    assert weights[0] == weights[1]
+
+
+def state_of(model):
+    return [nn.to_device(array, "cpu") for array in model.optimizer.state_arrays().values()]
+
+
+def test_a_loss_that_is_not_finite_names_the_sample_although_the_next_batch_is_there():
+    with nn.device("cuda"):
+        model, _ = dense()
+    model.compile("sgd", "mse")
+    x = np.ones((14, 6), np.float32) * np.arange(14, dtype=np.float32)[:, None]
+    model.fit(x, x[:, :3] / 9, batch_size=2, shuffle=False, verbose=0)
+    assert [step.verified for step in model._steps._by_shape.values()] == [True]
+    x[7] = np.nan
+    with pytest.raises(ValueError, match=r"the loss is NaN in batch 4 of 7, epoch 1: x\[7\] has NaN, and 1 of"):
+        model.fit(x, x[:, :3] / 9, batch_size=2, shuffle=False, verbose=0)
+
+
+def test_what_the_host_reads_comes_with_the_graph(cupy):
+    x, seen = cupy.asarray(X), []
+    with GraphRecording() as recording:
+        y = kernels.relu(x)
+        here = recording.bring(y)
+        afterwards(lambda *args: seen.append([np.array(arg) for arg in args]), y, 3)
+    for sign in (1, -1):
+        if sign < 0:
+            x[...] = cupy.asarray(-X)
+            recording.replay()
+        assert type(here) is np.ndarray
+        np.testing.assert_array_equal(here, np.maximum(sign * X, 0))
+        np.testing.assert_array_equal(seen[-1][0], here)
+    assert [args[1] for args in seen] == [3, 3] and len(recording._parts) == 1
 
 
 def test_a_loop_and_a_loss_of_ones_own(cupy):

@@ -17,7 +17,7 @@ from handloom import kernels, nn
 from handloom.kernels import launch, threads
 from handloom.kernels.graphs import GraphRecording
 from handloom.kernels.launch import kernel, pointer
-from handloom.kernels.recording import Recording, beforehand, is_recording, on_host, refuse
+from handloom.kernels.recording import Launches, Recording, beforehand, is_recording, on_host, refuse
 from handloom.nn import steps
 
 in_simulator = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator")
@@ -261,6 +261,18 @@ class TestGraphRecording:
         del recording
         assert alive() is None
 
+    def test_launches_are_made_again_with_other_numbers(self, make):
+        with Launches() as recording:
+            make()((3,), ones(), 1, 5, 0.5)
+        recording.replay(0.25, 7.0)
+        first, again = Function.launches
+        assert again[0] == first[0] == (3, 1, 1) and again[2][:24] == first[2][:24]
+        assert struct.unpack("<f", again[2][24:28]) == (0.25,)
+        assert recording.refused is None
+        with Launches() as recording:
+            on_host(self.say, 1)
+        assert recording.refused == "a function was called" and self.said == [1]
+
     def test_launches_of_functions_and_of_other_recordings_are_not_kept(self, make):
         with GraphRecording() as recording:
             on_host(make(), (1,), ones(), 1, 1, 1.0)
@@ -351,11 +363,11 @@ class OnTheHost(GraphRecording):
     def scratch(self):
         return self.buffers
 
-    def on_host(self, function, args):
+    def afterwards(self, function, args):
         self.functions += 1
         if self.functions == OnTheHost.lost:
             self._stream.fault = CUDADriverError(901, "cudaErrorStreamCaptureInvalidated")
-        super().on_host(function, args)
+        super().afterwards(function, args)
 
 
 def gather(optimizer):
@@ -402,8 +414,8 @@ class TestSteps:
     def test_the_same_bits_as_eager_steps(self):
         found = self.assert_alike([lambda: nn.Dropout(0.3)])
         assert len(found) == 2 and all(step.verified for step in found)
-        # One graph before the metrics, and one behind them, which copies the gradients to where one launch reads them.
-        assert all(len(step.recording._parts) == 3 for step in found)
+        # One graph, which also copies the gradients to where one launch reads them; then the metrics.
+        assert all(len(step.recording._parts) == 1 and len(step.recording._after) == 2 for step in found)
         assert all(len({id(gradient.base) for _, gradient in step.gradients}) == 1 for step in found)
 
     def test_a_capture_that_was_lost_costs_speed_alone(self, monkeypatch):

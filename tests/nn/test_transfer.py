@@ -62,7 +62,7 @@ def test_every_batch_arrives_whole_and_in_order(samples, labelled):
         batches.order = np.random.default_rng(1).permutation(samples)
     expected = [(a.copy(), None if b is None else b.copy()) for a, b in batches]
     found = []
-    for a, b in transfer._ahead(FakeCuPy(), batches):
+    for a, b in transfer.Ahead(FakeCuPy(), batches):
         found.append((np.array(a), None if b is None else np.array(b)))
     assert len(found) == len(expected) == len(batches)
     for (a, b), (c, d) in zip(found, expected):
