@@ -33,7 +33,7 @@ import numpy as np
 from .. import checks
 from ..arrays import contiguous, flat, namespace
 from ..dispatch import Variants, device_of
-from ..recording import on_host
+from ..recording import afterwards, on_host
 
 _NAMES = (
     *("mean_squared_error", "mean_absolute_error", "binary_cross_entropy", "sigmoid_cross_entropy"),
@@ -322,14 +322,19 @@ def _check_labels(op, labels, shape, device):
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: labels are {labels.dtype}: must be integers, for example labels.astype('int64')")
     checks.shape(op, shape[:-1], labels=labels)
-    wide = contiguous(labels, np.int64)
-    on_host(_check_range, op, labels, wide, shape[-1], device)
+    wide, classes = contiguous(labels, np.int64), shape[-1]
+    first_outside = _KERNELS["first_outside"].launcher(device, None)
+    if device == "cpu":
+        on_host(lambda wide: _check_range(op, labels, classes, first_outside(flat(wide), classes)), wide)
+    else:  # what the kernels make of other labels does no harm, and is not looked at before this
+        first = first_outside(flat(wide), classes)
+        afterwards(lambda first: _check_range(op, labels, classes, int(first[0])), first)
     return wide
 
 
-def _check_range(op, labels, wide, classes, device):
-    row = _KERNELS["first_outside"].launcher(device, None)(flat(wide), classes)
-    if row >= 0:
+def _check_range(op, labels, classes, row):
+    """`row`: where the first label stands that is no class; -1, or behind them all, where there is none."""
+    if 0 <= row < labels.size:
         position = np.unravel_index(row, labels.shape)
         where = ", ".join(str(int(i)) for i in position)
         raise ValueError(

@@ -151,6 +151,20 @@ def test_what_the_host_reads_comes_with_the_graph(cupy):
     assert [args[1] for args in seen] == [3, 3] and len(recording._parts) == 1
 
 
+def test_labels_are_looked_at_when_the_graph_is_over(cupy):
+    x, labels = cupy.asarray(X), cupy.asarray([0, 2, 5, 1, 3])
+    with GraphRecording() as recording:
+        loss = kernels.sparse_softmax_cross_entropy(x, labels)
+    assert len(recording._parts) == 1
+    np.testing.assert_allclose(loss.get(), kernels.sparse_softmax_cross_entropy(X, labels.get()), rtol=1e-6)
+    for wrong in (6, 10**9, -1):
+        labels[3] = wrong
+        with pytest.raises(
+            ValueError, match=rf"^sparse_softmax_cross_entropy: labels\[3\] is {wrong}: must be from 0 to 5"
+        ):
+            recording.replay()
+
+
 def test_a_loop_and_a_loss_of_ones_own(cupy):
     weights = []
     for device in ("cuda", "cpu"):

@@ -1,4 +1,4 @@
-"""Labels: whether all are classes, and how many rows are right. The host waits for both results."""
+"""Labels: whether all are classes, and how many rows are right."""
 
 import math
 from functools import cache
@@ -46,15 +46,14 @@ def find_lowest(numbers: pointer(int64), count: int64, result: pointer(int64)):
 
 
 def first_outside(labels, classes):
-    """Position of the first label that is no class; -1 where all are. Waits for the GPU."""
+    """(1,): the position of the first label that is no class; how many there are where all of them are classes."""
     firsts = namespace(labels).empty((-(-labels.size // LABELS),), labels.dtype)
     find_outside((-(-firsts.size // WARPS),), labels, labels.size, classes, firsts)
     if firsts.size > 1:
         lowest = namespace(labels).empty((1,), labels.dtype)
         find_lowest((1,), firsts, firsts.size, lowest)
         firsts = lowest
-    first = int(firsts[0])
-    return first if first < labels.size else -1
+    return firsts
 
 
 @cache
