@@ -204,7 +204,7 @@ class Launches(Recorder):
         self._call(function, args)
 
     def replay(self, *numbers):
-        """Do it all again, with these as the first of each kernel's floating-point arguments."""
+        """Do it all again, with these as the first of the floating-point numbers that each kernel takes."""
         for kernel, grid, args, shared in self._parts:
             for i, number in zip(kernel.floats, numbers):
                 args[i] = number

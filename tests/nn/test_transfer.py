@@ -54,7 +54,9 @@ class FakeCuPy:
 
 @pytest.mark.parametrize("samples", [1, 4, 10, 12])
 @pytest.mark.parametrize("labelled", [True, False])
-def test_every_batch_arrives_whole_and_in_order(samples, labelled):
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_every_batch_arrives_whole_and_in_order(samples, labelled, meanwhile):
+    """Also where the next one is fetched as soon as this one has been read."""
     x = np.arange(samples * 6, dtype=np.float32).reshape(samples, 2, 3)
     y = np.arange(samples, dtype=np.int64) if labelled else None
     batches = Batches("fit", x, y, 4)
@@ -62,8 +64,11 @@ def test_every_batch_arrives_whole_and_in_order(samples, labelled):
         batches.order = np.random.default_rng(1).permutation(samples)
     expected = [(a.copy(), None if b is None else b.copy()) for a, b in batches]
     found = []
-    for a, b in transfer.Ahead(FakeCuPy(), batches):
+    source = transfer.Ahead(FakeCuPy(), batches)
+    for a, b in source:
         found.append((np.array(a), None if b is None else np.array(b)))
+        if meanwhile:
+            source.fetch()
     assert len(found) == len(expected) == len(batches)
     for (a, b), (c, d) in zip(found, expected):
         np.testing.assert_array_equal(a, c)
