@@ -67,8 +67,21 @@ def points(family=None, small=False) -> list[Point]:
 
 
 def _dtypes(op, variant):
-    narrow = variant in NARROW and op in TAKE_BFLOAT16 and importlib.util.find_spec("ml_dtypes")
+    narrow = variant in NARROW and op in TAKE_BFLOAT16 and takes_bfloat16()
     return (*harness().DTYPES, *(("bfloat16",) if narrow else ()))
+
+
+def takes_bfloat16() -> bool:
+    """Whether there are arrays of it: with ml_dtypes, and CuPy from 14 on."""
+    if importlib.util.find_spec("ml_dtypes") is None:
+        return False
+    if gpu.simulated():
+        return True
+    try:
+        import cupy
+    except ImportError:
+        return False
+    return int(cupy.__version__.partition(".")[0]) >= 14
 
 
 def tasks(family, small) -> list:

@@ -14,7 +14,7 @@ import numpy as np
 from ... import kernels
 from ...nn import devices
 from ..measure import agree
-from . import peers
+from . import contract, peers
 from .worker import row
 
 BIG = 2**25  # numbers: 134 MB of float32
@@ -58,7 +58,8 @@ def cases(quick) -> dict[str, Callable]:
     found |= {f"matmul {size}^3": partial(matmul, (size, size, size)) for size in sizes}
     found |= {"matmul {}x{}x{}".format(*sizes): partial(matmul, sizes) for sizes in LONG_SUMS}
     found |= {f"matmul {size}^3 TF32": partial(matmul_tf32, size) for size in sizes[-1:]}
-    found |= {f"matmul {size}^3 bfloat16": partial(matmul_bf16, size) for size in sizes[-1:]}
+    if contract.takes_bfloat16():
+        found |= {f"matmul {size}^3 bfloat16": partial(matmul_bf16, size) for size in sizes[-1:]}
     for layer in CONVOLUTIONS[:3] if quick else CONVOLUTIONS:
         size, channels, filters, window, strides = layer
         name = f"conv2d {IMAGES}x{size}x{size}x{channels} -> {filters}, {window}x{window} / {strides}"

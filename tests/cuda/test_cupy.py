@@ -268,6 +268,6 @@ def test_gpu_check_times(monkeypatch):
     monkeypatch.setattr(peers, "products", lambda a, b: {"NumPy": (lambda: a.get() @ b.get(), np.asarray)})
     begin = "copy", "peak", "matmul 8^3", "relu", "adam_update", "step of dense"
     rows = [row for name, task in timings.tasks(quick=True) if name.startswith(begin) for row in task()]
-    assert len(rows) == 1 + 3 + (4 + 1 + 2) + 1 + 1 + 1
+    assert len(rows) == 1 + 3 + (4 + 1 + 2 * contract.takes_bfloat16()) + 1 + 1 + 1
     assert {row["status"] for row in rows} == {"ok"}, rows
     assert all(row["us"] > 0 for row in rows)
