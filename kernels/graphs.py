@@ -51,7 +51,7 @@ class GraphRecording(Recorder):
             chunks.append(cupy.cuda.Memory(size))
             return cupy.cuda.MemoryPointer(chunks[-1], 0)
 
-        self._pool = cupy.cuda.MemoryPool(allocate)
+        self._allocate, self._pool = allocate, cupy.cuda.MemoryPool(allocate)
         self._segment = None  # how to leave the segment that is being captured
         self._before, self._after = [], []  # what is called before the first segment, and after the last
         self._brings = False  # whether a graph copies to the host
@@ -117,6 +117,9 @@ class GraphRecording(Recorder):
         runtime.memcpyAsync(memory.ptr, array.data.ptr, array.nbytes, runtime.memcpyDeviceToHost, self._stream.ptr)
         self._kept.append(array)
         return np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+
+    def own_memory(self):
+        return self._cupy.cuda.using_allocator(self._allocate)
 
     def beforehand(self, function, args):
         self._before.append(lambda: function(*args))

@@ -26,6 +26,7 @@ own, so that any thread may replay it, though only one at a time.
 """
 
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -83,6 +84,10 @@ class Recorder:
 
     def take_over(self, y):
         """`what` of a `computed(y, what)`, or None."""
+
+    def own_memory(self):
+        """See `own_memory`."""
+        return nullcontext()
 
     def beforehand(self, function, args):
         self.on_host(function, args)
@@ -246,8 +251,14 @@ def on_host(function, *args):
         function(*args)
 
 
+def own_memory():
+    """A context for making arrays, while something is recorded, in memory that nothing inside has had before."""
+    return threads.recorder.own_memory()
+
+
 def beforehand(function, *args):
-    """`on_host` for a function that reads nothing computed inside: a replay may call it before everything else."""
+    """`on_host` for a function that reads nothing computed inside: a replay may call it before everything else. What it
+    writes to needs memory of its own."""
     if is_recording():
         threads.recorder.beforehand(function, args)
     else:

@@ -42,13 +42,9 @@ class Batches:
             return
         if self._buffers is None:
             self._buffers = [np.empty_like(array, shape=(size, *array.shape[1:])) for array in (x, y)]
-        x_buffer, y_buffer = self._buffers
-        for start in range(0, len(x), size):
-            rows = self.order[start : start + size]
-            if len(rows) < size:
-                x_buffer, y_buffer = x_buffer[: len(rows)], y_buffer[: len(rows)]
-            # mode "clip", because "raise" goes through a copy, and the rows are known to exist
-            yield x.take(rows, 0, x_buffer, "clip"), y.take(rows, 0, y_buffer, "clip")
+        for number in range(len(self)):
+            rows = self.fill(number, self._buffers)
+            yield self._buffers if rows == size else [buffer[:rows] for buffer in self._buffers]
 
     def fill(self, number, arrays):
         """Puts batch `number` of NumPy's x, and y, into the first rows of these arrays, and returns how many."""
@@ -57,7 +53,7 @@ class Batches:
         for source, array in zip((self.x, self.y), arrays):
             if self.order is None:
                 array[: stop - start] = source[start:stop]
-            else:
+            else:  # mode "clip", because "raise" goes through a copy, and the rows are known to exist
                 source.take(self.order[start:stop], 0, array[: stop - start], "clip")
         return stop - start
 

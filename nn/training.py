@@ -244,7 +244,7 @@ class Trainer:
                 bound = self._bind()
             loss.backward()
             for metric in measures:  # before the optimizer's step: one that does not fit leaves the weights as they are
-                afterwards(*_follow(metric, y_pred.data, y))
+                afterwards(*_follow(metric, y_pred.data, y, steps))
             return loss, y_pred
 
         def check(loss, x, y):
@@ -259,6 +259,8 @@ class Trainer:
                 for index, (x, y) in enumerate(source):
                     if on_begin:
                         _tell(on_begin, index)
+                        if played:
+                            steps.look_at(self)  # they may have changed it
                     if played:
                         value, x, y = steps.take(self, x, y, compute, check_targets, fetch)
                         check(value, x, y)
@@ -276,7 +278,7 @@ class Trainer:
                         if self.stop_training:
                             break
                         if played:
-                            steps.look_at(self)  # they may have changed it
+                            steps.look_at(self)
         finally:
             optimizer.zero_grad()  # what a step leaves that was interrupted
             if played:
@@ -381,10 +383,17 @@ class _Means:
         return {"loss": self.total / self.samples, **{metric.name: metric.result() for metric in self.metrics}}
 
 
-def _follow(metric, y_pred, y):
+def _follow(metric, y_pred, y, steps):
     """What updates a metric, and its arguments. The user's own, which may keep what it gets, gets arrays that will not
-    change."""
-    return metric.follow(y_pred, y) if is_own(metric) else (lambda: metric.update(y_pred.copy(), y.copy()),)
+    change, and nothing of a step that is only tried: nobody could set it back."""
+    if is_own(metric):
+        return metric.follow(y_pred, y)
+
+    def update():
+        if not steps.is_trying:
+            metric.update(y_pred.copy(), y.copy())
+
+    return (update,)
 
 
 def _get_metrics(chosen, loss):

@@ -32,18 +32,21 @@ class Ahead:
     """Batches of NumPy arrays on a GPU, where there is room for two: one that is read, and the next."""
 
     def __init__(self, cupy, batches):
-        copies = cupy.cuda.Stream(non_blocking=True)
+        self._copies = cupy.cuda.Stream(non_blocking=True)
         self._batches, self._number = batches, 0  # of the next one that is sent
-        self._free = deque(_Slot(cupy, batches, copies) for _ in range(2))
+        self._free = deque(_Slot(cupy, batches, self._copies) for _ in range(2))
         self._sent, self._read = deque(), None
 
     def __iter__(self):
-        self.fetch()
-        self.fetch()
-        while self._sent:
-            self._read = self._sent.popleft()
-            yield self._read.receive()
+        try:
             self.fetch()
+            self.fetch()
+            while self._sent:
+                self._read = self._sent.popleft()
+                yield self._read.receive()
+                self.fetch()
+        finally:
+            self._copies.synchronize()  # who leaves early gives back memory into which batches are still copied
 
     def fetch(self):
         """Sends another batch, into the room of the one that was given out last. Who has launched all that reads that
@@ -70,6 +73,7 @@ class _Slot:
                 shape = (batches.batch_size, *array.shape[1:])
                 self.arrays.append((_page_locked(cupy, shape, array.dtype), cupy.empty(shape, array.dtype)))
         self.copied, self.used = cupy.cuda.Event(disable_timing=True), cupy.cuda.Event(disable_timing=True)
+        self.used.record(cupy.cuda.get_current_stream())  # whoever had this memory before
         self.size = 0
 
     def send(self, batches, number):

@@ -8,7 +8,7 @@ from numbers import Real
 import numpy as np
 
 from ...kernels.arrays import namespace
-from ...kernels.recording import beforehand, is_recording
+from ...kernels.recording import beforehand, is_recording, own_memory
 from .. import functions
 from ..utils import get_seed, next_stream
 from .base import Layer
@@ -45,7 +45,8 @@ class Dropout(Layer):
         if not self.training or not self.rate:
             return x
         if is_recording():  # each replay is another step
-            step = namespace(x.data).empty((1,), np.int64)
+            with own_memory():
+                step = namespace(x.data).empty((1,), np.int64)
             beforehand(self._take_step, step)
         else:
             step = self._step

@@ -17,7 +17,7 @@ from handloom import kernels, nn
 from handloom.kernels import launch, threads
 from handloom.kernels.graphs import GraphRecording
 from handloom.kernels.launch import kernel, pointer
-from handloom.kernels.recording import Launches, Recording, beforehand, is_recording, on_host, refuse
+from handloom.kernels.recording import Launches, Recording, beforehand, is_recording, on_host, own_memory, refuse
 from handloom.nn import steps
 
 in_simulator = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator")
@@ -245,6 +245,8 @@ class TestGraphRecording:
             chunk = weakref.ref(MemoryPool.current(512).mem)
             on_host(self.say, 1)
             assert MemoryPool.current is recording._pool.malloc
+            with own_memory():
+                assert MemoryPool.current(512).mem.size == 512 and len(recording._chunks) == 2
         assert MemoryPool.current == "the default pool's"
         assert chunk().size == 512, "although nobody but the recording needs it"
         del recording

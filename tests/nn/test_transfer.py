@@ -32,6 +32,9 @@ class FakeCuPy:
             def __init__(self, non_blocking=False):
                 self.pending = []
 
+            def synchronize(self):
+                fake.log.append(self)
+
             def wait_event(self, event):
                 if self is fake.current:
                     event.synchronize()
@@ -75,6 +78,14 @@ def test_every_batch_arrives_whole_and_in_order(samples, labelled, meanwhile):
         assert (b is None) == (d is None)
         if b is not None:
             np.testing.assert_array_equal(b, d)
+
+
+def test_who_leaves_early_waits_for_the_copies():
+    source = transfer.Ahead(fake := FakeCuPy(), Batches("fit", np.zeros((9, 2)), None, 2))
+    for _ in source:
+        assert not fake.log
+        break
+    assert fake.log == [source._copies]
 
 
 def test_on_a_cpu_nothing_is_moved():
