@@ -92,8 +92,7 @@ def launch(draw):
 
 def variants(op, call) -> dict[str, Callable]:
     """The rungs that compute in float32."""
-    narrow = "tensor", "warpgroup"
-    return {name: partial(call, variant=name) for name in kernels.VARIANTS[op]["cuda"] if name not in narrow}
+    return {name: partial(call, variant=name) for name in kernels.VARIANTS[op]["cuda"] if name not in contract.NARROW}
 
 
 def matmul(sizes, draw):
@@ -113,10 +112,11 @@ def matmul_tf32(size, draw):
 def matmul_bf16(size, draw):
     import ml_dtypes
 
+    from ...kernels.gemm.cuda.warpgroups import ONLY
     from ...kernels.launch import architecture_of
 
     a, b = (draw((size, size), ml_dtypes.bfloat16) for _ in range(2))
-    names = ("tensor", "warpgroup") if architecture_of(a) in (None, "sm_90a") else ("tensor",)
+    names = ("tensor", "warpgroup") if architecture_of(a) in (None, ONLY) else ("tensor",)
     ours = {name: partial(kernels.matmul, a, b, variant=name) for name in names}
     work = {"flops": 2 * size**3, "bytes": 3 * a.nbytes}
     return Timing(ours, lambda: peers.products(a, b), "bfloat16", tolerance=2.0**-7, **work)

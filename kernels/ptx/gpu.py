@@ -218,7 +218,8 @@ ROWS_APART, BLOCKS_APART = 8 * 128 >> 4, 64 * 128 >> 4
 
 
 def _descriptor(builder, address, along):
-    start = builder.lshr(builder.ptrtoint(address, I64), ir.Constant(I64, 4))
+    start = builder.and_(builder.ptrtoint(address, I64), ir.Constant(I64, 0x3FFFF))
+    start = builder.lshr(start, ir.Constant(I64, 4))
     return builder.or_(start, ir.Constant(I64, SWIZZLED | ROWS_APART << 32 | (1 if along else BLOCKS_APART) << 16))
 
 

@@ -208,9 +208,10 @@ def test_how_products_are_cut():
     assert product.cut_of(128, 64, 4096, float32, 2) == (small, 1, 4096)
 
 
-def test_an_empty_sum_is_the_bias():
+@pytest.mark.parametrize("variant", ["tensor", "warpgroup"])
+def test_an_empty_sum_is_the_bias(variant):
     x, w, b = drawn(BF16, (3, 0), (0, 4), (4,))
-    np.testing.assert_array_equal(wide(kernels.dense(x, w, b))[0], np.tile(wide(b)[0], (3, 1)))
+    np.testing.assert_array_equal(wide(kernels.dense(x, w, b, variant=variant))[0], np.tile(wide(b)[0], (3, 1)))
 
 
 def test_gradients_of_broadcast_operands_are_one_sum():

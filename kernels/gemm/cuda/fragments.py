@@ -43,7 +43,8 @@ CHUNKS = 8192 // 16 // THREADS  # of a tile, that a thread brings
 WARP = 64
 SUMS = WARP * WARP // 32
 # Rows of results in shared memory, longer by 32 bytes: the pairs of four neighbouring ones lie in different banks.
-WIDE = BLOCK + 8
+PAD = 8
+WIDE = BLOCK + PAD
 
 
 def terms_of_tile(E):

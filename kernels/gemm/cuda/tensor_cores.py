@@ -11,29 +11,27 @@ from functools import cache
 from numba import cuda, float32, int32, int64, uint16, uint32
 
 from ...launch import kernel, pointer
-from ...ptx import copy_async_commit, copy_async_wait, from_bf16, load, load4, store, store4, to_bf16
-from .epilogue import finish
-from .fragments import AHEAD, BLOCK, CHUNKS, SUMS, THREADS, UNDER_WAY, WARP, operations, terms_of_tile
+from ...ptx import copy_async_commit, copy_async_wait, load, load4, store, store4, to_bf16
+from .epilogue import accesses, finish
+from .fragments import AHEAD, BLOCK, CHUNKS, PAD, SUMS, THREADS, UNDER_WAY, WARP, operations, terms_of_tile
 from .tiles import terms_of, tile_of
 
 
-@cuda.jit(device=True, forceinline=True)
-def _same(x):
-    return x
-
-
 def writing(E, R, columns, threads):
-    """How rows of so many sums, in shared memory longer by eight numbers, become results of type R: with the bias, of
-    type E, and the activation."""
-    narrow = to_bf16 if R is uint16 else _same
-    widen = from_bf16 if E is uint16 else _same
+    """How rows of so many sums, in shared memory longer by PAD, become results of type R: with the bias, of type E, and
+    the activation."""
+    load_bias = accesses(E)[1]
     V = 128 // R.bitwidth  # results in 16 bytes
-    chunks, wide = columns // V, columns + 8
+    chunks, wide = columns // V, columns + PAD
+
+    @cuda.jit(device=True, forceinline=True)
+    def narrow(z):
+        return to_bf16(z) if R is uint16 else z
 
     @cuda.jit(device=True, forceinline=True)
     def result(z, bias, col, has_bias, activation):
         if has_bias:
-            z += widen(load(bias, col))
+            z += load_bias(bias, col)
         return narrow(finish(z, activation))
 
     @cuda.jit(device=True, forceinline=True)

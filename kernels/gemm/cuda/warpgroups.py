@@ -25,6 +25,7 @@ from ...ptx import (
     wgmma_fence,
     wgmma_wait,
 )
+from .fragments import PAD
 from .tensor_cores import writing
 from .tiles import terms_of, tile_of
 
@@ -40,7 +41,7 @@ PAIR = TILE_A + TILE_B
 STAGES, AHEAD = 4, 2
 UNDER_WAY = AHEAD - 1  # tiles that still may be, when the next ones are needed
 SHARED_BYTES = STAGES * PAIR * 2
-WIDE = COLUMNS + 8  # rows of results in shared memory: pairs of four neighbouring ones lie in different banks
+WIDE = COLUMNS + PAD  # rows of results in shared memory: pairs of four neighbouring ones lie in different banks
 
 
 def _operand(outer, along):
@@ -112,8 +113,9 @@ def warpgroup(R, a_along, b_along):
         rows, columns = int32(m - row0), int32(n - col0)
         for ahead in range(AHEAD):
             k_left = int32(mine - ahead * TERMS)
-            bring_a(tiles, int32(ahead * PAIR), a, at_a, a_stride, rows, k_left)
-            bring_b(tiles, int32(ahead * PAIR + TILE_A), b, at_b, b_stride, columns, k_left)
+            if k_left > 0:  # where there is nothing to sum, nothing need begin on 16 bytes
+                bring_a(tiles, int32(ahead * PAIR), a, at_a, a_stride, rows, k_left)
+                bring_b(tiles, int32(ahead * PAIR + TILE_A), b, at_b, b_stride, columns, k_left)
             copy_async_commit()
             at_a += tiles_a
             at_b += tiles_b
