@@ -35,7 +35,7 @@ def test_accesses_are_held_to_the_array_and_to_whole_pairs_and_chunks():
 
 
 class TestThreads:
-    """What kernels/ptx/simulator.py makes of blocks and warps."""
+    """What kernels/ptx/blocks.py makes of blocks and warps."""
 
     def test_they_are_numbered_along_x_first(self):
         @cuda.jit
