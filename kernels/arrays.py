@@ -81,11 +81,16 @@ def flat(x):
 def copy_of(x, dtype=None):
     """A copy in C order, which a replay makes again."""
     copy = namespace(x).empty(x.shape, x.dtype if dtype is None else dtype)
-    if isinstance(x, np.ndarray):
-        on_host(operator.setitem, copy, ..., x)
-    else:
-        copy[...] = x  # launched as kernels are, and captured with them (graphs.py)
+    compute(operator.setitem, copy, ..., x)
     return copy
+
+
+def compute(function, result, *args):
+    """function(result, *args), now and at each replay: something in NumPy's words, which writes to `result`."""
+    if isinstance(result, np.ndarray):
+        on_host(function, result, *args)
+    else:
+        function(result, *args)  # CuPy launches it as kernels are launched, and it is captured with them (graphs.py)
 
 
 def address(x) -> int:

@@ -11,7 +11,7 @@ import inspect
 
 import numpy as np
 
-from ..kernels.recording import on_host
+from ..kernels.arrays import compute
 from . import functions
 from .devices import beside
 from .functions import cast
@@ -134,7 +134,7 @@ class _Crossentropy(Loss):
         return {"from_logits": self.from_logits, "name": self.name}
 
 
-def _smooth(sharp, share, smooth):
+def _smooth(smooth, sharp, share):
     """smooth = sharp (1 - share) + share / classes"""
     np.multiply(sharp, 1.0 - share, out=smooth)
     smooth += share / sharp.shape[-1]
@@ -174,7 +174,7 @@ class CategoricalCrossentropy(_Crossentropy):
     def call(self, y_true, y_pred):
         if self.label_smoothing:
             sharp, y_true = y_true, np.empty_like(y_true)
-            on_host(_smooth, sharp, self.label_smoothing, y_true)
+            compute(_smooth, y_true, sharp, self.label_smoothing)
         return super().call(y_true, y_pred)
 
     def hint(self, y_true, y_pred):

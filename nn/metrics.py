@@ -1,7 +1,8 @@
 """Metrics: running means over the batches of an epoch, with Keras's names.
 
 A metric keeps two numbers, a total and a count. `update` is called once a batch with plain arrays, so it does nothing
-but add to them; `result` divides. Training calls `follow`, whose kernels may be recorded and played back.
+but add to them; `result` divides. Training calls `follow`, in which handloom's own metrics do nothing but launch
+kernels: these may be recorded and played back, and nobody waits for them.
 """
 
 import inspect
@@ -57,13 +58,7 @@ class Metric:
     def follow(self, y_pred, y_true):
         """`update` in two parts: launches kernels, which may be recorded, and returns the function, with its arguments,
         that adds the batch once they are done."""
-        if self.is_launched(y_pred, y_true):
-            return self._add, *self.measure(y_pred, y_true)
         return (partial(self.update, y_pred, y_true),)
-
-    def is_launched(self, y_pred, y_true) -> bool:
-        """Whether `measure` does nothing but launch kernels, one of which writes the total into an array."""
-        return False
 
     def _add(self, total, count):
         self.total += float(total)
@@ -77,8 +72,10 @@ class Metric:
         return self.total / self.count if self.count else 0.0
 
     def update_state(self, y_true, y_pred) -> None:
-        """`update` in Keras's argument order, for tensors too."""
+        """`update` in Keras's argument order, for tensors too, and for predictions that are whole numbers."""
         y_pred, y_true = (y.data if isinstance(y, Tensor) else as_array(y) for y in (y_pred, y_true))
+        if y_pred.dtype.kind in "iub":
+            y_pred = y_pred.astype(np.float32)
         self.update(y_pred, beside(y_true, y_pred))
 
     reset_state = reset
@@ -95,28 +92,29 @@ class Metric:
         return f"{type(self).__name__}(name={self.name!r}): {self.result():g}"
 
 
-class CategoricalAccuracy(Metric):
+class _Counts(Metric):
+    """A metric whose `measure` does nothing but launch kernels, of which one writes the total into an array."""
+
+    direction = "max"
+
+    def follow(self, y_pred, y_true):
+        return self._add, *self.measure(y_pred, y_true)
+
+
+class CategoricalAccuracy(_Counts):
     """How often the largest of the class probabilities (..., C) is that of the one-hot target (..., C)."""
 
     default_name = "categorical_accuracy"
-    direction = "max"
-
-    def is_launched(self, y_pred, y_true):
-        return True
 
     def measure(self, y_pred, y_true):
         y_true = _in_dtype_of(y_pred, y_true)
         return kernels.count_correct(y_pred, y_true), y_pred.size // y_pred.shape[-1]
 
 
-class SparseCategoricalAccuracy(Metric):
+class SparseCategoricalAccuracy(_Counts):
     """How often the largest of the class probabilities (..., C) is at the label (...) or (..., 1)."""
 
     default_name = "sparse_categorical_accuracy"
-    direction = "max"
-
-    def is_launched(self, y_pred, y_true):
-        return True
 
     def measure(self, y_pred, y_true):
         rows = y_pred.shape[:-1]
@@ -128,25 +126,24 @@ class SparseCategoricalAccuracy(Metric):
         return kernels.count_correct(y_pred, y_true), y_true.size
 
 
-class BinaryAccuracy(Metric):
+class BinaryAccuracy(_Counts):
     """How often a probability lies on the same side of the threshold as its target, which is 0 or 1."""
 
     default_name = "binary_accuracy"
-    direction = "max"
 
     def __init__(self, name: str | None = None, threshold: float = 0.5):
         super().__init__(name)
         self.threshold = threshold
 
     def measure(self, y_pred, y_true):
-        y_true = _in_shape_of(self.name, y_pred, y_true)
-        return int(((y_pred > self.threshold) == y_true).sum()), y_pred.size
+        y_true = _like(self.name, y_pred, y_true)
+        return kernels.count_correct_binary(y_pred, y_true, self.threshold), y_pred.size
 
     def get_config(self):
         return {"name": self.name, "threshold": self.threshold}
 
 
-class AutoAccuracy(Metric):
+class AutoAccuracy(_Counts):
     """What "accuracy" means: binary, sparse or categorical, as the shapes of predictions and targets tell.
 
     One output is binary; targets with an axis less, or with a last axis of one, are labels; all else is one-hot.
@@ -154,7 +151,6 @@ class AutoAccuracy(Metric):
     """
 
     default_name = "accuracy"
-    direction = "max"
 
     def __init__(self, name: str | None = None, loss=None):
         super().__init__(name)
@@ -167,9 +163,6 @@ class AutoAccuracy(Metric):
     def measure(self, y_pred, y_true):
         return self._meant(y_pred.shape, y_true.shape).measure(y_pred, y_true)
 
-    def is_launched(self, y_pred, y_true):
-        return self._meant(y_pred.shape, y_true.shape).is_launched(y_pred, y_true)
-
     def _meant(self, shape, labels):
         """The metric for predictions and targets of these shapes."""
         if self._binary_loss or len(shape) == 1 or shape[-1] == 1:
@@ -179,24 +172,34 @@ class AutoAccuracy(Metric):
         return self._categorical
 
 
-class MeanSquaredError(Metric):
+class _MeanOfElements(Metric):
+    """A metric whose batches have a mean that a kernel computes: `_mean_of(y_pred, y_true)`, an array."""
+
+    def measure(self, y_pred, y_true):
+        return float(self._mean(y_pred, y_true)) * y_pred.size, y_pred.size
+
+    def follow(self, y_pred, y_true):
+        return self._add_mean, self._mean(y_pred, y_true), y_pred.size
+
+    def _mean(self, y_pred, y_true):
+        return self._mean_of(y_pred, _like(self.name, y_pred, y_true))
+
+    def _add_mean(self, mean, count):
+        self._add(float(mean) * count, count)
+
+
+class MeanSquaredError(_MeanOfElements):
     """The mean of (prediction - target)²."""
 
     default_name = "mean_squared_error"
-
-    def measure(self, y_pred, y_true):
-        y_true = _in_dtype_of(y_pred, _in_shape_of(self.name, y_pred, y_true))
-        return float(kernels.mean_squared_error(y_pred, y_true)) * y_pred.size, y_pred.size
+    _mean_of = staticmethod(kernels.mean_squared_error)
 
 
-class MeanAbsoluteError(Metric):
+class MeanAbsoluteError(_MeanOfElements):
     """The mean of |prediction - target|."""
 
     default_name = "mean_absolute_error"
-
-    def measure(self, y_pred, y_true):
-        y_true = _in_dtype_of(y_pred, _in_shape_of(self.name, y_pred, y_true))
-        return float(kernels.mean_absolute_error(y_pred, y_true)) * y_pred.size, y_pred.size
+    _mean_of = staticmethod(kernels.mean_absolute_error)
 
 
 class MeanMetric(Metric):
@@ -215,13 +218,14 @@ def _in_dtype_of(y_pred, y_true):
     return contiguous(y_true, y_pred.dtype)
 
 
-def _in_shape_of(name, y_pred, y_true):
-    """The targets in the shape of the predictions, where they differ by axes of one, as (N,) and (N, 1) do."""
-    if y_true.shape == y_pred.shape:
-        return y_true
-    if [n for n in y_true.shape if n != 1] != [n for n in y_pred.shape if n != 1]:
-        raise ValueError(f"{name}: predictions are {y_pred.shape} and targets {y_true.shape}: shapes must be equal")
-    return y_true.reshape(y_pred.shape)
+def _like(name, y_pred, y_true):
+    """The targets in the dtype of the predictions, and in their shape where they differ by axes of one, as (N,) and
+    (N, 1) do."""
+    if y_true.shape != y_pred.shape:
+        if [n for n in y_true.shape if n != 1] != [n for n in y_pred.shape if n != 1]:
+            raise ValueError(f"{name}: predictions are {y_pred.shape} and targets {y_true.shape}: shapes must be equal")
+        y_true = y_true.reshape(y_pred.shape)
+    return _in_dtype_of(y_pred, y_true)
 
 
 def _name_of(thing) -> str:

@@ -386,7 +386,10 @@ def _is_as_before(entry):
 def _around(model):
     """The objects outside of the layers that a step depends on."""
     optimizer = model.optimizer
-    return [model.loss, *model.metrics, optimizer, *(optimizer.settings() if is_own(optimizer) else ())]
+    around = [optimizer, *(optimizer.settings() if is_own(optimizer) else ())]
+    for thing in (model.loss, *model.metrics):
+        around += (thing, *(thing.get_config().values() if is_own(thing) else ()))
+    return around
 
 
 def _layer_state(model):

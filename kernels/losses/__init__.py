@@ -1,4 +1,4 @@
-"""Losses: how far predictions are from targets, as one number; and how many classes were right.
+"""Losses: how far predictions are from targets, as one number; and how many answers were right.
 
     mean_squared_error         mean of (y - t)^2
     mean_absolute_error        mean of |y - t|
@@ -40,9 +40,10 @@ _NAMES = (
     *("categorical_cross_entropy", "softmax_cross_entropy"),
     *("sparse_categorical_cross_entropy", "sparse_softmax_cross_entropy"),
 )
+_COUNTS = "count_correct", "count_correct_binary"
 _KERNELS = {
     name: Variants(name, __name__, cpu={"simd": f"cpu:{name}"}, cuda={"vectors": f"cuda:{name}"})
-    for name in (*_NAMES, *map("{}_backward".format, _NAMES), "count_correct", "first_outside")
+    for name in (*_NAMES, *map("{}_backward".format, _NAMES), *_COUNTS, "first_outside")
 }
 
 
@@ -274,6 +275,25 @@ def count_correct(p, t):
         targets = (t,)
     _check_rows("count_correct", "p", p)
     return launcher(p, *targets)
+
+
+def count_correct_binary(p, t, threshold=0.5):
+    """The number of p that are above the threshold and whose t is 1, or are not (NaN is not) and whose t is 0.
+
+    p, t : (...) float32 | float64; threshold : a number; returns an int64 array (). Where t is anything else, p is
+    never right.
+
+    >>> import numpy as np
+    >>> from handloom import kernels
+    >>> kernels.count_correct_binary(np.array([0.2, 0.8, 0.6]), np.array([0.0, 1.0, 0.0]))
+    array(2)
+    """
+    launcher = _KERNELS["count_correct_binary"].launcher(_alike("count_correct_binary", "p", p, t), None)
+    try:
+        threshold = float(threshold)
+    except (TypeError, ValueError):
+        raise TypeError(f"count_correct_binary: threshold must be a number, got {threshold!r}") from None
+    return launcher(p, t, threshold)
 
 
 def _alike(op, name, y, t):

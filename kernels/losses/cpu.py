@@ -154,6 +154,34 @@ mean_absolute_error, mean_absolute_error_backward = elementwise(_absolute, _abso
 binary_cross_entropy, binary_cross_entropy_backward = elementwise(_binary, _binary_slope, 40)
 sigmoid_cross_entropy, sigmoid_cross_entropy_backward = elementwise(_logistic, _logistic_slope, 40)
 
+
+@sum_of
+@jit(inline=True)
+def _right_answers(args, i, left):
+    p, t, threshold = args
+    target = vload_part(t, i, left)
+    one = vfill(target, 1.0)
+    answer = select(vload_part(p, i, left) > threshold, one, 0.0)
+    return select(first_lanes(p, left) & (answer == target), one, 0.0)
+
+
+@jit
+def count_binary(chunk, p, t, partial, threshold):
+    """How many of a chunk's p are on their t's side: no number, of whatever dtype, is too large for so few."""
+    start, end = chunk * CHUNK, min(p.size, (chunk + 1) * CHUNK)
+    partial[chunk] = np.int64(_right_answers((p, t, p.dtype.type(threshold)), start, end))
+
+
+_count_binary = threaded(count_binary)
+
+
+def count_correct_binary(p, t, threshold):
+    """The number of p on their t's side of the threshold."""
+    partial = np.empty(-(-p.size // CHUNK), np.int64)
+    _count_binary(partial.size, 2 * p.size, flat(p), flat(t), partial, threshold)
+    return _total(partial)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Losses of one row. Targets are rows of numbers or one label each; labels become rows of 0 and 1 in registers.
 #

@@ -86,5 +86,9 @@ def sparse_softmax_cross_entropy_backward(dloss, logits, labels):
     return softmax_cross_entropy_backward(dloss, logits, _one_hot(labels, logits))
 
 
+def count_correct_binary(p, t, threshold=0.5):
+    return np.sum((p > threshold) == t)
+
+
 def count_correct(p, t):
     return np.sum(p.argmax(axis=-1) == (t.argmax(axis=-1) if t.ndim == p.ndim else t))

@@ -17,6 +17,7 @@ from handloom.kernels.teams import team_of  # noqa: E402
         labels.find_outside,
         labels.find_lowest,
         parts.add_up(int64),
+        *(elements.count(T, width) for T in (float32, float64) for width in (1, 128 // T.bitwidth)),
         *(
             labels.count_rows(T, team_of(length, 1, T.bitwidth // 8), labelled)
             for T in (float32, float64)

@@ -69,6 +69,9 @@ CASES = {
         lambda: both("sparse_softmax_cross_entropy", drawn(2048, 10), labels(2048, 10)),
         {"lose_softmax": 1.6, "slope_softmax": 0.6},
     ),
+    "count of answers": (
+        lambda: kernels.count_correct_binary(drawn(1 << 15), drawn(1 << 15)), {"count_right_answers": 0.5},
+    ),
     "count of ten": (
         lambda: kernels.count_correct(drawn(2048, 10), labels(2048, 10)), {"count_right_rows": 2.2},
     ),

@@ -116,6 +116,18 @@ def test_count_correct():
     assert count == 2 and count.shape == () and count.dtype == np.int64
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_count_correct_binary(dtype):
+    nan = np.nan
+    p = np.array([0.5, 0.5, np.nextafter(dtype(0.5), dtype(1)), 1, 0, nan, nan, np.inf, -np.inf, 1], dtype)
+    t = np.array([0, 1, 1, 0, 0, 0, 1, 1, -0.0, nan], dtype)
+    count = kernels.count_correct_binary(p, t)
+    assert count == 6 and count.shape == () and count.dtype == np.int64
+    assert kernels.count_correct_binary(p, t, np.float64(-1)) == 5, "those of two 0.5, Inf, a NaN and -Inf"
+    assert kernels.count_correct_binary(np.stack([p, p])[:, ::-1], np.stack([t, t])[:, ::-1]) == 12
+    assert kernels.count_correct_binary(np.zeros(20_000, dtype), np.zeros(20_000, dtype)) == 20_000
+
+
 X, T = np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)
 LABELS = np.array([0, 1])
 BAD = [
@@ -167,6 +179,9 @@ BAD = [
     ),
     (lambda: kernels.count_correct(X, LABELS[:1]), ValueError, r"count_correct: t is \(1,\): must be \(2,\)"),
     (lambda: kernels.count_correct(X, T[:1]), ValueError, r"count_correct: t is \(1, 3\): must be \(2, 3\)"),
+    (lambda: kernels.count_correct_binary(X, T[0]), ValueError, r"_binary: t is \(3,\): must be \(2, 3\)"),
+    (lambda: kernels.count_correct_binary(X, LABELS), TypeError, "_binary: t is int64: must be float32 or"),
+    (lambda: kernels.count_correct_binary(X, T, "half"), TypeError, "threshold must be a number, got 'half'"),
     (lambda: kernels.count_correct(X[:0], LABELS[:0]), ValueError, r"count_correct: p is \(0, 3\): must not be empty"),
 ]
 

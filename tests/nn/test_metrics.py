@@ -30,6 +30,7 @@ SHARE = (P.argmax(1) == LABELS).mean()
         ("sparse_categorical_accuracy", P.reshape(3, 4, 5), LABELS.reshape(3, 4), SHARE),
         ("binary_accuracy", P[:, :1], (LABELS > 2)[:, None], ((P[:, 0] > 0.5) == (LABELS > 2)).mean()),
         ("binary_accuracy", P[:, :1], (LABELS > 2).astype(np.float32), ((P[:, 0] > 0.5) == (LABELS > 2)).mean()),
+        ("binary_accuracy", P[:, 0], LABELS[:, None] > 2, ((P[:, 0] > 0.5) == (LABELS > 2)).mean()),
         ("mse", P, ONE_HOT, ((P - ONE_HOT) ** 2).mean()),
         ("mean_squared_error", P[:, :1], LABELS, ((P[:, 0] - LABELS) ** 2).mean()),
         ("mae", P, ONE_HOT, np.abs(P - ONE_HOT).mean()),
@@ -99,6 +100,16 @@ def test_a_threshold_of_its_own():
     metric = metrics.BinaryAccuracy(threshold=0.9)
     metric.update(np.array([0.8, 0.95]), np.array([0, 1]))
     assert metric.result() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("binary_accuracy", 3 / 4), ("mse", 5 / 4), ("mae", 3 / 4), ("categorical_accuracy", 1.0)]
+)
+def test_whole_numbers_as_predictions(name, expected):
+    metric = metrics.get(name)
+    metric.update_state([[1, 0], [1, 0]], [[1, 0], [3, 1]])
+    metric.update_state(np.array([[True, False], [True, False]]), np.array([[1, 0], [3, 1]], np.uint8))
+    assert metric.result() == pytest.approx(expected)
 
 
 def test_a_function_of_ones_own_is_weighted_by_the_batch_sizes():

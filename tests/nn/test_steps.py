@@ -180,7 +180,7 @@ def test_metrics_count_in_steps_that_are_played_back_as_in_eager_ones(dtype, spa
     loss = f"{'sparse_' if sparse else ''}categorical_crossentropy"
     histories = []
     for run_eagerly in (True, False):
-        model = build(dense, run_eagerly, loss=loss, metrics=["accuracy", "binary_accuracy"][: 2 - sparse])
+        model = build(dense, run_eagerly, loss=loss, metrics=["accuracy", "binary_accuracy", "mse"][: 3 - 2 * sparse])
         histories.append(model.fit(x, y, batch_size=16, epochs=4, verbose=0).history)
     assert histories[0] == histories[1]
     assert len(set(histories[0]["accuracy"])) > 1
@@ -331,6 +331,23 @@ def test_a_callback_that_changes_the_model_between_batches_is_heeded(moment, cha
         models.append(build(dense, run_eagerly))
         models[-1].fit(x, y, batch_size=16, verbose=0, callbacks=[Changing()])
     assert_alike(*models)
+
+
+def test_settings_of_loss_and_metrics_that_change_between_batches_are_heeded():
+    class Changing(nn.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 5:
+                loss.label_smoothing, metric.threshold = 0.5, 0.26
+
+    x, y = data(160, (9,), 4)
+    models, histories = [], []
+    for run_eagerly in (True, False):
+        loss, metric = nn.losses.CategoricalCrossentropy(label_smoothing=0.1), nn.metrics.BinaryAccuracy()
+        models.append(build(dense, run_eagerly, loss=loss, metrics=[metric]))
+        history = models[-1].fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[Changing()])
+        histories.append(history.history)
+    assert_alike(*models)
+    assert histories[0] == histories[1]
 
 
 def test_what_a_recording_cannot_see_is_found_by_comparing(monkeypatch):

@@ -8,6 +8,7 @@ nothing but what it has to know: labels.py.
 from .elements import (
     binary_cross_entropy,
     binary_cross_entropy_backward,
+    count_correct_binary,
     mean_absolute_error,
     mean_absolute_error_backward,
     mean_squared_error,
@@ -33,6 +34,7 @@ __all__ = [
     "categorical_cross_entropy",
     "categorical_cross_entropy_backward",
     "count_correct",
+    "count_correct_binary",
     "first_outside",
     "mean_absolute_error",
     "mean_absolute_error_backward",

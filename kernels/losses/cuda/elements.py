@@ -1,5 +1,5 @@
-"""Losses on elements: a block takes CHUNK of them, a thread 16 bytes at a time, or one number where an array starts
-between."""
+"""Losses on elements, and answers that are right: a block takes CHUNK of them, a thread 16 bytes at a time, or one
+number where an array starts between."""
 
 from functools import cache
 
@@ -118,6 +118,41 @@ def mean_backward(slope, T, width):
         put(dy, first, size - first, predictions)
 
     return multiply_by_slope
+
+
+@cache
+def count(T, width):
+    fetch, _ = accesses(T, width, width)
+    step = THREADS * width
+    steps = CHUNK // step
+
+    @kernel(threads=THREADS)
+    def count_right_answers(p: pointer(T), t: pointer(T), size: int64, threshold: T, parts: pointer(int64)):
+        """One block: how many of CHUNK answers are right; one thread: 16 of them, `width` at a time."""
+        shared = cuda.shared.array(WARPS, int32)
+        answers = cuda.local.array(width, T)
+        targets = cuda.local.array(width, T)
+        right = int32(0)
+        for k in range(steps):
+            first = int64(cuda.blockIdx.x) * CHUNK + k * step + cuda.threadIdx.x * width
+            fetch(p, first, size - first, answers)
+            fetch(t, first, size - first, targets)
+            for v in range(width):
+                if first + v < size and targets[v] == (T(1) if answers[v] > threshold else T(0)):
+                    right = int32(right + 1)
+        right = block_sum(right, shared)
+        if cuda.threadIdx.x == 0:
+            store(parts, cuda.blockIdx.x, int64(right))
+
+    return count_right_answers
+
+
+def count_correct_binary(p, t, threshold):
+    """The number of p on their t's side of the threshold."""
+    T, p, t = element_of(p), contiguous(p), contiguous(t)
+    parts = namespace(p).empty((-(-p.size // CHUNK),), "int64")
+    count(T, width_of(p, t))((parts.size,), p, t, p.size, threshold, parts)
+    return total_of(int64, parts)
 
 
 def elementwise(loss, slope):

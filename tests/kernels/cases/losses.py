@@ -88,6 +88,20 @@ def correct(id, make, **more):
     return Case("count_correct", id, make, nan=False, workspace=on_rows, **more)
 
 
+def drawn_answers(*shape):
+    """Some of the numbers are the threshold itself, and a few of the targets are neither 0 nor 1."""
+
+    def make(rng, dtype):
+        p, t = rng.integers(0, 9, shape) / 8, rng.integers(0, 30, shape)
+        return {"p": p.astype(dtype), "t": np.where(t < 28, t % 2, t / 29).astype(dtype)}
+
+    return make
+
+
+def binary(id, make, **parameters):
+    return Case("count_correct_binary", id, make, parameters, nan=False, workspace=lambda _, p, t: (p.size // 512, 0))
+
+
 def on_elements(op, make):
     yield from (loss(op, f"size-{size}", make(size), size) for size in SIZES)
     yield loss(op, "number", make(), 1)
@@ -133,6 +147,11 @@ CASES = [
     }) for size in SIZES),
     correct("chunks", classes("logits", 9, 90, 40)),
     correct("vector", classes("p", 45)),
+    *(binary(f"size-{size}", drawn_answers(size)) for size in SIZES),
+    binary("number", drawn_answers()),
+    binary("image", drawn_answers(2, 5, 6, 3), threshold=0.25),
+    binary("two-chunks", drawn_answers(4100)),
+    binary("chunks", drawn_answers(3, 11_000)),
 ]  # fmt: skip
 
 # On a GPU: those that run in the simulator.
@@ -140,6 +159,9 @@ RAGGED = SIZES[-1]
 SIMULATED = {
     "mean_squared_error-two-chunks",
     "mean_absolute_error-number",
+    "count_correct_binary-number",
+    "count_correct_binary-image",
+    "count_correct_binary-two-chunks",
     "binary_cross_entropy-certain",
     "sigmoid_cross_entropy-large-logits",
     *(
