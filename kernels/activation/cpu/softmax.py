@@ -15,6 +15,7 @@ from ...jit import jit
 from ...recording import on_host
 from ...rows import (
     ROOM,
+    ROWS,
     is_two_vectors,
     load_two,
     map_row,
@@ -244,11 +245,15 @@ def _at_once(kernel):
 
     @jit(name=f"{name}_of_one_at_once")
     def forward(x, y, width):
-        kernel(0, x, y, x.size // width, width, x.size)
+        rows = x.size // width
+        for chunk in range((rows + ROWS - 1) // ROWS):
+            kernel(chunk, x, y, rows, width, ROWS)
 
     @jit(name=f"{name}_of_two_at_once")
     def backward(dy, y, dx, width):
-        kernel(0, dy, y, dx, y.size // width, width, y.size)
+        rows = y.size // width
+        for chunk in range((rows + ROWS - 1) // ROWS):
+            kernel(chunk, dy, y, dx, rows, width, ROWS)
 
     def launch(x, axis, *more):
         if x.dtype not in _FLOATS or not 0 < x.size <= AT_ONCE or not x.flags.c_contiguous or axis != -1 or not x.ndim:

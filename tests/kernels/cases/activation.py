@@ -55,6 +55,8 @@ CASES = [
             softmax(op, "long-row", 1, 5000),
             softmax(op, "vocabulary", 2, 50257),
             softmax(op, "chunks", 700, 40),
+            *(softmax(op, f"many-rows-{rows}", rows, 3) for rows in (63, 65, 129, 257)),
+            softmax(op, "rows-of-one", 4096, 1),
         )
     ),
 ]
