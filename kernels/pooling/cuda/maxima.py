@@ -19,6 +19,7 @@ from .windows import (
     lanes_of,
     launch_over_cells,
     launch_over_windows,
+    own_of,
     pixel_of,
     windows_over,
 )
@@ -168,10 +169,11 @@ def max_forward_shared(T, lanes, bits):
 
 
 @cache
-def max_backward(T, lanes, bits):
+def max_backward(T, lanes, bits, own):
     fetch, put = accesses(T, lanes, lanes)
     packed, mask = packed_type(lanes, bits), (1 << bits) - 1
     word = uint64 if lanes * bits == 64 else uint32
+    each = sum(1 << bits * v for v in range(lanes))  # times a cell: it, in the place of every offset
 
     @kernel(threads=THREADS)
     def collect_from_maxima(
@@ -181,7 +183,8 @@ def max_backward(T, lanes, bits):
         wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
         down_factor: uint32, down_shift: uint32, right_factor: uint32, right_shift: uint32,
     ):  # fmt: skip
-        """One thread: one of dx's `size` vectors, from all windows over it whose maximum it is, in rising order."""
+        """One thread: `own` vectors of a cell of dx, with all others of it between them; from all windows over the cell
+        whose maximum it is, in rising order. Where an offset and the cell are equal, their bits together hold zeros."""
         i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
             image, h, w, vector = pixel_of(
@@ -189,25 +192,32 @@ def max_backward(T, lanes, bits):
                 height, high_factor, high_shift,
             )  # fmt: skip
             h, w = int32(h + top), int32(w + left)
-            oh, oh_end = windows_over(h, size_h, out_h, down_factor, down_shift)
-            ow_first, ow_end = windows_over(w, size_w, out_w, right_factor, right_shift)
-            total, share = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
-            for v in range(lanes):
-                total[v] = T(0)
-            line = int32(((image * out_h + oh) * out_w + ow_first) * vectors + vector)
+            oh, oh_end = windows_over(h, size_h, stride_h, out_h, down_factor, down_shift)
+            ow_first, ow_end = windows_over(w, size_w, stride_w, out_w, right_factor, right_shift)
+            total, share = cuda.local.array((own, lanes), T), cuda.local.array(lanes, T)
+            for k in range(own):
+                for v in range(lanes):
+                    total[k, v] = T(0)
+            wide = int32(own * vectors)
+            line = int32(((image * out_h + oh) * out_w + ow_first) * wide + vector)
             first = int32((h - oh * stride_h) * size_w + w - ow_first * stride_w)
+            along = int32((ow_end - ow_first) * wide)
             while oh < oh_end:
-                at, cell, ow = line, first, ow_first
-                while ow < ow_end:
-                    together = word(load(offsets, at))
-                    fetch(dy, int64(at) * lanes, lanes, share)
-                    for v in range(lanes):
-                        if uint32(word(together >> word(bits * v)) & word(mask)) == uint32(cell):
-                            total[v] += share[v]
-                    at, cell, ow = int32(at + vectors), int32(cell - stride_w), int32(ow + 1)
-                line, first = int32(line + out_w * vectors), int32(first - stride_h * size_w)
+                at, cell, end = line, first, int32(line + along)
+                while at < end:
+                    cells = word(word(cell) * word(each))
+                    for k in range(own):
+                        place = int32(at + k * vectors)
+                        differing = word(word(load(offsets, place)) ^ cells)
+                        fetch(dy, int64(place) * lanes, lanes, share)
+                        for v in range(lanes):
+                            if word(differing & word(mask << bits * v)) == word(0):
+                                total[k, v] += share[v]
+                    at, cell = int32(at + wide), int32(cell - stride_w)
+                line, first = int32(line + out_w * wide), int32(first - stride_h * size_w)
                 oh = int32(oh + 1)
-            put(dx, int64(i) * lanes, lanes, total)
+            for k in range(own):
+                put(dx, int64(int32(own * (i - vector) + vector + k * vectors)) * lanes, lanes, total[k])
 
     return collect_from_maxima
 
@@ -238,9 +248,10 @@ def forward(x, y, offsets, geometry):
 
 def backward(dy, offsets, dx, geometry):
     T, lanes = element_of(dy), _lanes(geometry[3], offsets, dy, dx)
-    collect = max_backward(T, lanes, 8 * offsets.itemsize)
+    own = own_of(geometry[3], lanes)
+    collect = max_backward(T, lanes, 8 * offsets.itemsize, own)
     arrays = dy, _packed(offsets, lanes), dx
-    launch_over_cells(collect, False, lanes, arrays, geometry)
+    launch_over_cells(collect, False, lanes, arrays, geometry, own)
 
 
 max_vectors = Rung(forward, backward)

@@ -16,6 +16,7 @@ from .windows import (
     lanes_of,
     launch_over_cells,
     launch_over_windows,
+    own_of,
     pixel_of,
     windows_over,
 )
@@ -123,7 +124,7 @@ def avg_forward_shared(T, lanes):
 
 
 @cache
-def avg_backward(T, lanes):
+def avg_backward(T, lanes, own):
     fetch, put = accesses(T, lanes, lanes)
 
     @kernel(threads=THREADS)
@@ -132,11 +133,12 @@ def avg_backward(T, lanes):
         height: int32, width: int32, vectors: int32, size_h: int32, size_w: int32, stride_h: int32, stride_w: int32,
         top: int32, left: int32, out_h: int32, out_w: int32, vectors_factor: uint32, vectors_shift: uint32,
         wide_factor: uint32, wide_shift: uint32, high_factor: uint32, high_shift: uint32,
-        down_factor: uint32, down_shift: uint32, right_factor: uint32, right_shift: uint32,
+        down_factor: uint32, down_shift: uint32, right_factor: uint32, right_shift: uint32, whole: T,
     ):  # fmt: skip
-        """One thread: one of dx's `size` vectors, its share of all windows over it, in rising order.
+        """One thread: `own` vectors of a cell of dx, as in `max_backward`, from all windows over it, in rising order.
 
-        A division is ten instructions: there is one for all numbers of a vector.
+        A division is ten instructions: there is one for all numbers of a vector, and where a window is `whole`, so that
+        this is a cell's part of its mean, none.
         """
         i = int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i < size:
@@ -144,24 +146,32 @@ def avg_backward(T, lanes):
                 i, vectors, vectors_factor, vectors_shift, width, wide_factor, wide_shift,
                 height, high_factor, high_shift,
             )  # fmt: skip
-            oh, oh_end = windows_over(int32(h + top), size_h, out_h, down_factor, down_shift)
-            ow_first, ow_end = windows_over(int32(w + left), size_w, out_w, right_factor, right_shift)
-            total, share = cuda.local.array(lanes, T), cuda.local.array(lanes, T)
-            for v in range(lanes):
-                total[v] = T(0)
-            line = int32(((image * out_h + oh) * out_w + ow_first) * vectors + vector)
+            oh, oh_end = windows_over(int32(h + top), size_h, stride_h, out_h, down_factor, down_shift)
+            ow_first, ow_end = windows_over(int32(w + left), size_w, stride_w, out_w, right_factor, right_shift)
+            total, share = cuda.local.array((own, lanes), T), cuda.local.array(lanes, T)
+            for k in range(own):
+                for v in range(lanes):
+                    total[k, v] = T(0)
+            wide = int32(own * vectors)
+            line = int32(((image * out_h + oh) * out_w + ow_first) * wide + vector)
+            right, end = int32(max(int32(width - size_w + 1), 0)), int32(ow_end * stride_w - left)
             while oh < oh_end:
                 _, h_first, h_end = cells_of(oh, stride_h, top, size_h, height)
-                at, ow = line, ow_first
-                while ow < ow_end:
-                    _, w_first, w_end = cells_of(ow, stride_w, left, size_w, width)
-                    part = T(1) / T(int32((h_end - h_first) * (w_end - w_first)))
-                    fetch(dy, int64(at) * lanes, lanes, share)
-                    for v in range(lanes):
-                        total[v] += share[v] * part
-                    at, ow = int32(at + vectors), int32(ow + 1)
-                line, oh = int32(line + out_w * vectors), int32(oh + 1)
-            put(dx, int64(i) * lanes, lanes, total)
+                at, start = line, int32(ow_first * stride_w - left)
+                inside = right if h_end - h_first == size_h else int32(0)  # windows that start before this are whole
+                while start < end:
+                    part = whole
+                    if start < 0 or start >= inside:
+                        w_first, w_end = int32(max(start, 0)), int32(min(int32(start + size_w), width))
+                        part = T(1) / T(int32((h_end - h_first) * (w_end - w_first)))
+                    for k in range(own):
+                        fetch(dy, int64(int32(at + k * vectors)) * lanes, lanes, share)
+                        for v in range(lanes):
+                            total[k, v] += share[v] * part
+                    at, start = int32(at + wide), int32(start + stride_w)
+                line, oh = int32(line + out_w * wide), int32(oh + 1)
+            for k in range(own):
+                put(dx, int64(int32(own * (i - vector) + vector + k * vectors)) * lanes, lanes, total[k])
 
     return collect_from_means
 
@@ -176,8 +186,15 @@ def forward(x, y, geometry):
 
 
 def backward(dy, dx, geometry):
+    size_h, size_w = geometry[4:6]
     T, lanes = element_of(dy), lanes_of(geometry[3], dy, dx)
-    launch_over_cells(avg_backward(T, lanes), False, lanes, (dy, dx), geometry)
+    own = own_of(geometry[3], lanes)
+    collect = avg_backward(T, lanes, own)
+
+    def launch(grid, *args):
+        collect(grid, *args, 1.0 / (size_h * size_w))
+
+    launch_over_cells(launch, False, lanes, (dy, dx), geometry, own)
 
 
 avg_vectors = Rung(forward, backward)

@@ -36,11 +36,9 @@ def cells_of(window, stride, before, size, edge):
 
 
 @cuda.jit(device=True, forceinline=True)
-def windows_over(cell, size, windows, stride_factor, stride_shift):
+def windows_over(cell, size, stride, windows, stride_factor, stride_shift):
     """The first and the end of the windows that cover a cell of the padded image, along one axis."""
-    first = int32(0)
-    if cell >= size:
-        first = int32(quotient(cell - size, stride_factor, stride_shift) + 1)
+    first = quotient(int32(max(int32(cell - size + stride), 0)), stride_factor, stride_shift)
     return first, int32(min(int32(quotient(cell, stride_factor, stride_shift) + 1), windows))
 
 
@@ -61,10 +59,15 @@ def lanes_of(channels, *arrays):
     return 1 if channels % lanes else lanes
 
 
-def launch_over_cells(launch, of_outputs, lanes, arrays, geometry):
-    """Launch with a thread for each vector of all outputs, or of all cells of the images."""
+def own_of(channels, lanes):
+    """How many vectors of a cell a thread of a gradient takes: where they are lies with all of them."""
+    return 1 if channels // lanes % 2 else 2
+
+
+def launch_over_cells(launch, of_outputs, lanes, arrays, geometry, own=1):
+    """Launch with a thread for each `own` vectors of all outputs, or of all cells of the images."""
     for images, parts in _portions(lanes, arrays, geometry):
-        size, sizes = _vectors(images, of_outputs, lanes, geometry)
+        size, sizes = _vectors(images, of_outputs, own * lanes, geometry)
         launch((-(-size // THREADS),), *parts, size, *sizes)
 
 
