@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import operator
 import os
 import warnings
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Callback:
     """Base of all: subclasses override the moments they care about.
 
     Attributes:
-        model: The model that trains; setting `self.model.stop_training = True` ends `fit` after the epoch.
+        model: The model at work; setting `self.model.stop_training = True` ends `fit` after the step, or the epoch.
         params: A dict with `epochs`, `steps` and `verbose`.
     """
 
@@ -164,11 +165,7 @@ class _Monitor(Callback):
         self.monitor = monitor
         self.mode = mode
         self.min_delta = abs(min_delta)
-        self.initial_best = best
         self.best = best
-
-    def on_train_begin(self, logs=None):
-        self.best = self.initial_best
 
     def check_direction(self) -> None:
         if self.mode is None:
@@ -222,16 +219,16 @@ class EarlyStopping(_Monitor):
     ):
         super().__init__(monitor, mode, min_delta, None)
         self.check_direction()
-        self.patience = patience
+        self.patience = _as_epochs("patience", patience)
         self.verbose = verbose
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = start_from_epoch
+        self.start_from_epoch = _as_epochs("start_from_epoch", start_from_epoch)
         self.wait = self.best_epoch = self.stopped_epoch = 0
         self.best_weights = None
 
     def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
+        self.best = None
         self.wait = self.best_epoch = self.stopped_epoch = 0
         self.best_weights = None
 
@@ -257,8 +254,18 @@ class EarlyStopping(_Monitor):
             self.model.set_weights(self.best_weights)
 
 
+def _as_epochs(name, value):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"EarlyStopping: {name} must be a number of epochs, got {value!r}") from None
+    if number < 0:
+        raise ValueError(f"EarlyStopping: {name} must be a number of epochs from 0 on, got {value!r}")
+    return number
+
+
 class ModelCheckpoint(_Monitor):
-    """Saves the model, or its weights alone, as training goes on.
+    """Saves the model, or its weights alone, as training goes on; what is best so far stays so from `fit` to `fit`.
 
     Args:
         filepath: Where to; `{epoch}` (from 1) and the names in the logs are filled in, as in
@@ -286,7 +293,7 @@ class ModelCheckpoint(_Monitor):
         super().__init__(monitor, mode, 0, initial_value_threshold)
         if save_best_only:
             self.check_direction()
-        if save_freq != "epoch" and not (isinstance(save_freq, int) and save_freq > 0):
+        if save_freq != "epoch" and not (type(save_freq) is int and save_freq > 0):
             raise ValueError(f"ModelCheckpoint: save_freq must be 'epoch' or a number of batches, got {save_freq!r}")
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
@@ -320,6 +327,10 @@ class ModelCheckpoint(_Monitor):
             path = Path(self.filepath.format(**names))
         except KeyError as error:
             raise ValueError(did_you_mean("ModelCheckpoint filepath", error.args[0], names)) from error
+        except IndexError:
+            raise ValueError(
+                f"ModelCheckpoint: filepath is {self.filepath!r}: braces must hold a name, such as {{epoch}}"
+            ) from None
         path.parent.mkdir(parents=True, exist_ok=True)
         save = self.model.save_weights if self.save_weights_only else self.model.save
         save(path)

@@ -197,8 +197,11 @@ add = _borrowed("add", operator.add, lambda dy, y, a, b: dy, lambda dy, y, a, b:
 subtract = _borrowed("subtract", operator.sub, lambda dy, y, a, b: dy, lambda dy, y, a, b: -dy)
 multiply = _borrowed("multiply", operator.mul, lambda dy, y, a, b: dy * b, lambda dy, y, a, b: dy * a)
 divide = _borrowed("divide", operator.truediv, lambda dy, y, a, b: dy / b, lambda dy, y, a, b: -dy * y / b)
-power = _borrowed(
-    "power", operator.pow, lambda dy, y, a, b: dy * b * a ** (b - 1), lambda dy, y, a, b: dy * y * np.log(a)
+power = _borrowed(  # where a is 0, neither a ** -1 nor the logarithm is a number, and both are multiplied by 0
+    "power",
+    operator.pow,
+    lambda dy, y, a, b: dy * b * a ** (b - (b != 0)),
+    lambda dy, y, a, b: dy * y * np.log(a + (a == 0)),
 )
 negative = _borrowed("negative", operator.neg, lambda dy, y, x: -dy)
 absolute = _borrowed("absolute", operator.abs, lambda dy, y, x: dy * np.sign(x))

@@ -8,6 +8,7 @@ that is stable where probabilities underflow, and one kernel instead of two.
 from __future__ import annotations
 
 import inspect
+import warnings
 
 import numpy as np
 
@@ -35,14 +36,15 @@ def _name_target(index):
 
 
 class Loss:
-    """Base of all: a subclass defines `call(y_true, y_pred)`, an array and a tensor, and returns a tensor.
+    """Base of all: a subclass defines `call(y_true, y_pred)`, an array and a tensor, and returns a tensor: the loss, or
+    that of each sample, of which the mean is taken.
 
     By default targets must have the shape of the predictions and are cast to their dtype.
     """
 
     default_name = "loss"
 
-    def __init__(self, name=None):
+    def __init__(self, *, name=None):
         self.name = name or self.default_name
 
     def __call__(self, y_true, y_pred):
@@ -53,7 +55,14 @@ class Loss:
         if isinstance(y_true, Tensor):
             y_true = y_true.data
         y_true = beside(y_true, y_pred.data)
-        return self.call(self.fit_targets(y_true, y_pred.data), y_pred)
+        loss = self.call(self.fit_targets(y_true, y_pred.data), y_pred)
+        if not isinstance(loss, Tensor):
+            raise TypeError(
+                f"loss {self.name}: returned {type(loss).__name__}: it must return a Tensor, made from y_pred with its "
+                "own arithmetic and the functions of handloom.nn.functions"
+            )
+        loss = loss if loss.ndim == 0 else loss.mean()
+        return loss if loss.dtype == y_pred.dtype else cast(loss, y_pred.dtype)
 
     def call(self, y_true, y_pred):
         raise NotImplementedError(f"{type(self).__name__}: define call(self, y_true, y_pred): it returns a scalar")
@@ -118,17 +127,21 @@ class _Crossentropy(Loss):
     activation = None  # whose logits are as good as its result
     of_probabilities = of_logits = None
 
-    def __init__(self, from_logits=False, name=None):
-        super().__init__(name)
+    def __init__(self, from_logits=False, *, name=None):
+        super().__init__(name=name)
         self.from_logits = bool(from_logits)
 
     def call(self, y_true, y_pred):
-        if self.from_logits:
-            return self.of_logits(y_pred, y_true)
         origin = y_pred.logits
         if origin is not None and origin[0] == self.activation:
+            if self.from_logits:
+                warnings.warn(
+                    f"{self.name}: from_logits=True, and the predictions are those of a {self.activation}: the loss is "
+                    "computed from its logits; leave one of the two out",
+                    stacklevel=3,
+                )
             return self.of_logits(origin[1], y_true)
-        return self.of_probabilities(y_pred, y_true)
+        return (self.of_logits if self.from_logits else self.of_probabilities)(y_pred, y_true)
 
     def get_config(self):
         return {"from_logits": self.from_logits, "name": self.name}
@@ -165,8 +178,8 @@ class CategoricalCrossentropy(_Crossentropy):
     of_probabilities = functions.categorical_cross_entropy
     of_logits = functions.softmax_cross_entropy
 
-    def __init__(self, from_logits=False, label_smoothing=0.0, name=None):
-        super().__init__(from_logits, name)
+    def __init__(self, from_logits=False, label_smoothing=0.0, *, name=None):
+        super().__init__(from_logits, name=name)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"{self.name}: label_smoothing must lie between 0 and 1, got {label_smoothing!r}")
         self.label_smoothing = label_smoothing
@@ -245,24 +258,18 @@ class _FunctionLoss(Loss):
     """A user's function(y_true, y_pred) of tensors; what it returns for each sample is averaged, as Keras does."""
 
     def __init__(self, function):
-        super().__init__(getattr(function, "__name__", type(function).__name__))
+        super().__init__(name=getattr(function, "__name__", type(function).__name__))
         self.function = function
 
     def cast_targets(self, y_true, dtype):
-        return y_true.astype(dtype, copy=False) if y_true.dtype.kind == "f" else y_true
+        """Integers stay integers, which may be indices, but have room for the function's arithmetic."""
+        return y_true.astype(dtype if y_true.dtype.kind == "f" else np.result_type(y_true, np.int64), copy=False)
 
     def fit_targets(self, y_true, y_pred):
         return self.cast_targets(y_true, y_pred.dtype)
 
     def call(self, y_true, y_pred):
-        loss = self.function(Tensor(y_true), y_pred)
-        if not isinstance(loss, Tensor):
-            raise TypeError(
-                f"loss {self.name}: returned {type(loss).__name__}: it must return a Tensor, made from y_pred with its "
-                "own arithmetic and the functions of handloom.nn.functions"
-            )
-        loss = loss if loss.ndim == 0 else loss.mean()
-        return loss if loss.dtype == y_pred.dtype else cast(loss, y_pred.dtype)
+        return self.function(Tensor(y_true), y_pred)
 
 
 _BY_NAME = {

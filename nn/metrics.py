@@ -131,7 +131,7 @@ class BinaryAccuracy(_Counts):
 
     default_name = "binary_accuracy"
 
-    def __init__(self, name: str | None = None, threshold: float = 0.5):
+    def __init__(self, name: str | None = None, *, threshold: float = 0.5):
         super().__init__(name)
         self.threshold = threshold
 

@@ -283,6 +283,9 @@ class Sequential(Model):
             label = snake_case(type(layer).__name__)
             yield (f"{label}_{taken[label]}" if taken[label] else label), layer
             taken[label] += 1
+        for label, child in super()._children():  # what a subclass keeps beside them
+            if not label.startswith("_layers/"):
+                yield label, child
 
     def get_config(self):
         return {

@@ -58,10 +58,11 @@ class Optimizer:
         self.learning_rate = learning_rate
         self.iterations = 0
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
-        self._clips = {key: self._number(key, value) for key, value in clips.items() if value is not None}
+        self._clips = {key: self._limit(key, value) for key, value in clips.items() if value is not None}
         if len(self._clips) > 1:
             raise ValueError(f"{type(self).__name__}: {' and '.join(self._clips)} exclude each other: give one of them")
         self._bound = []  # (parameter, its state arrays): all of them, either alone or in a group
+        self._idle = []  # the same of those that it had before: frozen ones may come back
         self._alone, self._groups = [], []
         if parameters is not None:
             self.bind(parameters)
@@ -71,6 +72,12 @@ class Optimizer:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{type(self).__name__}: {name} must be a number, got {value!r}")
         return float(value)
+
+    def _limit(self, name, value):
+        limit = self._number(name, value)
+        if not limit > 0:
+            raise ValueError(f"{type(self).__name__}: {name} must be above 0, got {value!r}: leave it out for no limit")
+        return limit
 
     @property
     def learning_rate(self):
@@ -85,7 +92,7 @@ class Optimizer:
         return [parameter for parameter, _ in self._bound]
 
     def bind(self, parameters):
-        """Takes charge of these parameters; one that it already had keeps its state.
+        """Takes charge of these parameters; one that it ever had goes on with its state.
 
         After the first step at least one must be known already: the count of steps belongs to those that it was
         counted for, and an optimizer that changed from model to model would also lose their states.
@@ -100,13 +107,16 @@ class Optimizer:
         same = [id(parameter) for parameter in parameters] == [id(parameter) for parameter in self.parameters]
         if same and all(group.whole() for group in self._groups) and self._states_follow():
             return
-        known = {id(parameter): state for parameter, state in self._bound}
+        before = self._idle + self._bound
+        known = {id(parameter): state for parameter, state in before}
         bound = {id(parameter): parameter for parameter in parameters}
         if self.iterations and known and bound and known.keys().isdisjoint(bound):
             raise ValueError(
                 f"{type(self).__name__}.bind: got {len(bound)} parameters, and the {len(known)} that it has changed in "
                 f"{self.iterations} steps are others: each model needs an optimizer of its own, compile with a new one"
             )
+        left = [entry for entry in before if self.iterations and id(entry[0]) not in bound]
+        self._idle = [(parameter, tuple(array.copy() for array in state)) for parameter, state in left]
         self._bound = [(parameter, self._state_of(parameter, known.get(key))) for key, parameter in bound.items()]
         if self.elementwise:
             self._groups, self._bound = _grouped(self._bound, len(self.state_names))
@@ -230,10 +240,16 @@ class Optimizer:
     def from_config(cls, config):
         return cls(**config)
 
-    def state_arrays(self):
-        """The state by name, `3/m` for the array `m` of the fourth parameter, and the count of steps."""
+    def state_arrays(self, parameters=None):
+        """The state by name, `3/m` for the array `m` of the fourth parameter, and the count of steps.
+
+        parameters : those of which it is wanted, by default the bound ones; zeros where one has none yet. None has one
+        before any was bound.
+        """
         arrays = {"iterations": np.array(self.iterations, np.int64)}
-        for index, (_, state) in enumerate(self._bound):
+        states = {id(parameter): state for parameter, state in self._idle + self._bound}
+        for index, parameter in enumerate(self.parameters if parameters is None or not states else parameters):
+            state = self._state_of(parameter, states.get(id(parameter)))
             arrays.update({f"{index}/{name}": array for name, array in zip(self.state_names, state)})
         return arrays
 

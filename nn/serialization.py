@@ -69,7 +69,8 @@ def save_model(model, filepath: str | os.PathLike, overwrite: bool = True) -> No
             "loss": _pack(losses, model.loss),
             "metrics": [_pack(metrics, metric) for metric in model.metrics],
         }
-        arrays.update({_STATE + name: array for name, array in model.optimizer.state_arrays().items()})
+        state = model.optimizer.state_arrays(model.trainable_weights)  # what `load_model` will bind
+        arrays.update({_STATE + name: array for name, array in state.items()})
     _write("save", filepath, arrays, header)
 
 
@@ -231,7 +232,7 @@ def _write(operation: str, path, arrays: dict[str, np.ndarray], header: dict) ->
 
     header = {"format": _FORMAT, "version": __version__, **header}
     try:
-        text = json.dumps(header)
+        text = json.dumps(header, default=_plain)
     except TypeError as error:
         raise TypeError(
             f"{operation}: the configuration cannot be saved ({error}): get_config must return numbers, texts, lists "
@@ -252,6 +253,13 @@ def _write(operation: str, path, arrays: dict[str, np.ndarray], header: dict) ->
     finally:
         temporary.unlink(missing_ok=True)
     _bring_to_disk(target.parent)
+
+
+def _plain(value):
+    """What JSON takes for a number of NumPy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _bring_to_disk(path: Path) -> None:

@@ -112,9 +112,7 @@ class Trainer:
         callbacks = _as_callbacks(callbacks)
         self.history = History()
         callbacks.append(self.history)
-        for callback in callbacks:
-            callback.set_model(self)
-            callback.set_params({"verbose": verbose, "epochs": epochs.stop, "steps": len(batches)})
+        self._introduce(callbacks, verbose, batches, epochs.stop)
         self.stop_training = False
         with ProgressBar(verbose, len(batches), epochs.stop) as bar:
             self._run(epochs, batches, validation, shuffle, bar if verbose else None, callbacks)
@@ -124,9 +122,10 @@ class Trainer:
         """Loss and metrics on this data: [loss, *metrics], the loss alone where there are no metrics, or a dict."""
         self._require_compiled("evaluate")
         batches = Batches("evaluate", *self._as_data("evaluate", x, y), _as_batch_size("evaluate", batch_size))
+        callbacks = self._introduce(_as_callbacks(callbacks), verbose, batches)
         with ProgressBar(verbose, len(batches)) as bar:
             bar.epoch_begin()
-            logs = self._test_epoch(batches, bar if verbose else None, _as_callbacks(callbacks))
+            logs = self._test_epoch(batches, bar if verbose else None, callbacks)
             bar.epoch_end(logs)
         return logs if return_dict else _flat(logs)
 
@@ -139,21 +138,21 @@ class Trainer:
             if y is not None:
                 return y
         batches = Batches("predict", x, None, batch_size)
+        callbacks = self._introduce(_as_callbacks(callbacks), verbose, batches)
         on_begin, on_batch_begin, on_batch_end, on_end = (
-            _hooks(_as_callbacks(callbacks), f"on_predict_{moment}")
-            for moment in ("begin", "batch_begin", "batch_end", "end")
+            _hooks(callbacks, f"on_predict_{moment}") for moment in ("begin", "batch_begin", "batch_end", "end")
         )
-        _tell(on_begin)
+        _tell(on_begin, {})
         outputs = []
         with no_grad(), self._in_mode(False), ProgressBar(verbose, len(batches)) as bar:
             bar.epoch_begin()
             for index, (batch, _) in enumerate(on_device_of(self, batches)):
-                _tell(on_batch_begin, index)
+                _tell(on_batch_begin, index, {})
                 outputs.append(beside(self._output(batch), x))
                 bar.step(index, dict)
-                _tell(on_batch_end, index)
+                _tell(on_batch_end, index, {"outputs": outputs[-1]})
             bar.epoch_end({})
-        _tell(on_end)
+        _tell(on_end, {})
         return namespace(x).concatenate(outputs)  # also of one batch, whose outputs may be a view of `x`
 
     def train_on_batch(self, x, y=None, *, return_dict=False):
@@ -193,14 +192,21 @@ class Trainer:
 
     # The loops.
 
+    def _introduce(self, callbacks, verbose, batches, epochs=1):
+        """Tells the callbacks, which it returns, what they are for."""
+        for callback in callbacks:
+            callback.set_model(self)
+            callback.set_params({"verbose": verbose, "epochs": epochs, "steps": len(batches)})
+        return callbacks
+
     def _run(self, epochs, batches, validation, shuffle, bar, callbacks):
         """Epoch after epoch, until a callback sets `stop_training`."""
         on_epoch_begin, on_epoch_end = _hooks(callbacks, "on_epoch_begin"), _hooks(callbacks, "on_epoch_end")
         logs = {}
         unchecked = [batches] if validation is None else [batches, validation]
-        _tell(_hooks(callbacks, "on_train_begin"))
+        _tell(_hooks(callbacks, "on_train_begin"), {})
         for epoch in epochs:
-            _tell(on_epoch_begin, epoch)
+            _tell(on_epoch_begin, epoch, {})
             if shuffle:
                 batches.order = self._next_order(len(batches.x), epoch)
             if bar is not None:
@@ -241,7 +247,7 @@ class Trainer:
             if not is_recording():  # else the loss is looked at when the step is over: a GPU has not yet computed it
                 check(float(loss.data), x, y)
             if not bound:  # only here, because the first call may have built layers
-                bound = self._bind()
+                bound = self._bind(batches.operation)
             loss.backward()
             for metric in measures:  # before the optimizer's step: one that does not fit leaves the weights as they are
                 afterwards(*_follow(metric, y_pred.data, y, steps))
@@ -258,7 +264,7 @@ class Trainer:
                 fetch = getattr(source, "fetch", None)
                 for index, (x, y) in enumerate(source):
                     if on_begin:
-                        _tell(on_begin, index)
+                        _tell(on_begin, index, {})
                         if played:
                             steps.look_at(self)  # they may have changed it
                     if played:
@@ -275,10 +281,10 @@ class Trainer:
                         bar.step(index, means.logs)
                     if on_end:
                         _tell(on_end, index, means.logs())
-                        if self.stop_training:
-                            break
                         if played:
                             steps.look_at(self)
+                    if self.stop_training:
+                        break
         finally:
             optimizer.zero_grad()  # what a step leaves that was interrupted
             if played:
@@ -291,10 +297,10 @@ class Trainer:
             _hooks(callbacks, f"on_test_{moment}") for moment in ("begin", "batch_begin", "batch_end", "end")
         )
         means = _Means(self._metrics)
-        _tell(on_begin)
+        _tell(on_begin, {})
         with no_grad(), self._in_mode(False):
             for index, (x, y) in enumerate(on_device_of(self, batches)):
-                _tell(on_batch_begin, index)
+                _tell(on_batch_begin, index, {})
                 x, y = place_input(self, x), place_input(self, y, "y")
                 y_pred = self(made_by(x, None))
                 if index == 0:
@@ -304,9 +310,11 @@ class Trainer:
                     metric.update(y_pred.data, y)
                 if bar is not None:
                     bar.step(index, means.logs)
-                _tell(on_batch_end, index)
-        _tell(on_end)
-        return means.logs()
+                if on_batch_end:
+                    _tell(on_batch_end, index, means.logs())
+        logs = means.logs()
+        _tell(on_end, logs)
+        return logs
 
     def _check_targets(self, batches, x, y_pred):
         """Holds the targets of all `batches` against the model's outputs, of which `y_pred` are those for `x`."""
@@ -321,14 +329,20 @@ class Trainer:
         except ValueError as error:
             raise ValueError(f"{batches.operation}: {error}") from error
 
-    def _bind(self):
+    def _bind(self, operation):
         """Hands the parameters to the optimizer, without what a `backward()` of the user's own may have left in them.
 
         False as long as there are layers that no call has built yet.
         """
-        self.optimizer.bind(self.trainable_weights)
+        weights, built = self.trainable_weights, all(layer.built for layer in self.all_layers())
+        if built and not weights:
+            raise ValueError(
+                f"{operation}: the model {self.name!r} has no trainable weights: set trainable=True for it, or for one "
+                "of its layers"
+            )
+        self.optimizer.bind(weights)
         self.optimizer.zero_grad()
-        return all(layer.built for layer in self.all_layers())
+        return built
 
     def _next_order(self, samples, epoch):
         """The permutation for an epoch. It counts on over repeated calls of `fit`, and from `initial_epoch`."""
@@ -401,7 +415,12 @@ def _get_metrics(chosen, loss):
         return ()
     if isinstance(chosen, str) or not isinstance(chosen, (tuple, list)):
         raise TypeError(f"compile: metrics must be a list such as ['accuracy'], got {chosen!r}")
-    return tuple(metrics.get(metric, loss=loss) for metric in chosen)
+    found = tuple(metrics.get(metric, loss=loss) for metric in chosen)
+    names = ["loss", *(metric.name for metric in found)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"compile: there are two values named {name!r}: give one metric another name=")
+    return found
 
 
 def _as_callbacks(callbacks):

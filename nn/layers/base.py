@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import re
 import threading
 from collections import Counter
@@ -271,15 +272,15 @@ class Layer:
         The names are paths such as `encoder/dense/kernel`. They depend on how the layer is put together and not on
         how many others there are, so that weights saved in one process fit the same model in another.
         """
-        found, seen, taken = [], set(), Counter()
+        found, seen = {}, set()
         for prefix, layer in self.named_layers():
             for label, child in layer._children():
                 if isinstance(child, Parameter) and id(child) not in seen:
                     seen.add(id(child))
                     path = prefix + (child.name or label)
-                    taken[path] += 1
-                    found.append((path if taken[path] == 1 else f"{path}_{taken[path] - 1}", child))
-        return found
+                    numbered = (f"{path}_{number}" for number in itertools.count(1))
+                    found[next(name for name in itertools.chain([path], numbered) if name not in found)] = child
+        return list(found.items())
 
     def named_layers(self):
         """(path, layer) for this layer, at "", and all layers below it, at `encoder/dense/` and so on, each once."""
@@ -333,6 +334,9 @@ class Layer:
         for (name, weight), value in zip(named, weights):
             if np.shape(value) != weight.shape:
                 raise ValueError(f"set_weights: {name} is {weight.shape} and its array {np.shape(value)}")
+            dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+            if dtype.kind not in "fiub":
+                raise TypeError(f"set_weights: the array for {name} holds {dtype}: it must hold numbers")
         for (_, weight), value in zip(named, weights):
             weight.assign(value)
 
@@ -460,10 +464,14 @@ _COMMON += ["input_shape", "input_dim"]
 
 
 def _marking_built(build):
-    """A layer that someone builds by hand is not built a second time on its first call."""
+    """A layer that someone builds by hand is not built a second time on its first call, nor by hand again."""
 
     @functools.wraps(build)
     def marked(self, input_shape):
+        if self.built and self._own_weights:
+            raise ValueError(
+                f"{type(self).__name__}.build: {self.name!r} has been built for {self.build_shape}: make another layer"
+            )
         build(self, input_shape)
         self._mark_built(input_shape)
 

@@ -8,11 +8,10 @@ import operator
 from .. import activations, functions, initializers
 from ..utils import did_you_mean
 from .arguments import as_pair, as_positive_int, check_channels_last, check_known, check_rank, window_output
-from .base import Layer
-from .dense import split_activation
+from .dense import Activated
 
 
-class Conv2D(Layer):
+class Conv2D(Activated):
     """2-D convolution (cross-correlation, as everywhere in deep learning) with bias and activation.
 
     Args:
@@ -64,12 +63,11 @@ class Conv2D(Layer):
         self.groups = as_positive_int("Conv2D", "groups", groups)
         if self.filters % self.groups:
             raise ValueError(f"Conv2D: filters must be a multiple of groups, got {self.filters} and {self.groups}")
-        self.activation = activations.get(activation)
+        self.activation = activation
         self.use_bias = bool(use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.variant = variant
-        self._fused, self._after = split_activation(self.activation)
 
     def build(self, input_shape):
         channels = check_images("Conv2D", input_shape)

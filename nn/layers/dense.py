@@ -22,7 +22,20 @@ def split_activation(activation):
     return None, activation.function
 
 
-class Dense(Layer):
+class Activated(Layer):
+    """Base of layers whose `activation` is part of their kernel where it can be; it may be exchanged at any time."""
+
+    @property
+    def activation(self):
+        return self._activation
+
+    @activation.setter
+    def activation(self, activation):
+        self._activation = activations.get(activation)
+        self._fused, self._after = split_activation(self._activation)
+
+
+class Dense(Activated):
     """`activation(x @ kernel + bias)` on the last axis.
 
     Args:
@@ -56,12 +69,11 @@ class Dense(Layer):
     ):
         super().__init__(**options)
         self.units = as_positive_int("Dense", "units", units)
-        self.activation = activations.get(activation)
+        self.activation = activation
         self.use_bias = bool(use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.variant = variant
-        self._fused, self._after = split_activation(self.activation)
 
     def build(self, input_shape):
         if len(input_shape) < 2:

@@ -180,6 +180,14 @@ def test_checkpoints_are_saved_after(options, files, tmp_path):
     assert (tmp_path / "new").is_dir()
 
 
+def test_the_best_checkpoint_stays_the_best_in_the_next_training(tmp_path):
+    callback = callbacks.ModelCheckpoint(tmp_path / "best", save_best_only=True)
+    assert len(train(callback, [3.0, 2.0])[0].saved) == 2
+    assert len(train(callback, [4.0, 2.5, 1.0, 1.5])[0].saved) == 1
+    stop = callbacks.EarlyStopping()
+    assert train(stop, [2.0, 3.0])[1] == train(stop, [5.0, 6.0, 7.0])[1] == 2, "it begins anew"
+
+
 def test_checkpoints_of_weights_every_few_batches(tmp_path, capsys):
     callback = callbacks.ModelCheckpoint(
         f"{tmp_path}/{{epoch}}-{{batch}}-{{loss:.1f}}", save_weights_only=True, save_freq=3, verbose=1
@@ -297,6 +305,26 @@ def test_csv_logger_appends_under_the_columns_that_are_there(tmp_path):
             lambda: callbacks.ModelCheckpoint("a", save_freq="batch"),
             ValueError,
             "ModelCheckpoint: save_freq must be 'epoch' or a number of batches, got 'batch'",
+        ),
+        (
+            lambda: callbacks.ModelCheckpoint("a", save_freq=True),
+            ValueError,
+            "ModelCheckpoint: save_freq must be 'epoch' or a number of batches, got True",
+        ),
+        (
+            lambda: train(callbacks.ModelCheckpoint("{}.safetensors"), [1.0]),
+            ValueError,
+            "ModelCheckpoint: filepath is '{}.safetensors': braces must hold a name, such as {epoch}",
+        ),
+        (
+            lambda: callbacks.EarlyStopping(patience="3"),
+            TypeError,
+            "EarlyStopping: patience must be a number of epochs, got '3'",
+        ),
+        (
+            lambda: callbacks.EarlyStopping(start_from_epoch=-1),
+            ValueError,
+            "EarlyStopping: start_from_epoch must be a number of epochs from 0 on, got -1",
         ),
         (
             lambda: callbacks.ModelCheckpoint("a", save_freq=0),

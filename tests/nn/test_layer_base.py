@@ -568,3 +568,43 @@ class TestErrors:
 
 def test_output_shapes_are_found_by_trying():
     assert Block(5).compute_output_shape((None, 3)) == (None, 5)
+
+
+class Scales(nn.Layer):
+    def build(self, input_shape):
+        self.scales = [self.add_weight((2,), "zeros", name=name) for name in ("w", "w_1", "w", "w_1")]
+
+    def call(self, x):
+        return x * self.scales[0]
+
+
+def test_names_of_weights_are_unique_whatever_they_were_given(tmp_path):
+    layer = Scales()
+    model = nn.Sequential([layer])
+    model.build((None, 2))
+    values = [np.full(2, i, np.float32) for i in range(4)]
+    layer.set_weights(values)
+    assert [name for name, _ in layer.named_weights()] == ["w", "w_1", "w_2", "w_1_1"]
+    model.save_weights(tmp_path / "w.safetensors")
+    layer.set_weights([np.zeros(2)] * 4)
+    model.load_weights(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(layer.get_weights(), values)
+
+
+def test_a_layer_is_built_once():
+    layer = nn.Dense(3)
+    layer.build((None, 4))
+    with pytest.raises(ValueError, match=r"Dense.build: '.*' has been built for \(None, 4\): make another layer"):
+        layer.build((None, 7))
+    assert layer.count_params() == 15
+
+
+@pytest.mark.parametrize("wrong", [np.array(["a", "b", "c"]), np.full(3, 1j)], ids=["text", "complex"])
+def test_weights_are_set_all_or_not_at_all(wrong):
+    layer = nn.Dense(3, input_dim=2)
+    layer.build((None, 2))
+    before = layer.get_weights()
+    with pytest.raises(TypeError, match="set_weights: the array for bias holds .*: it must hold numbers"):
+        layer.set_weights([np.ones((2, 3)), wrong])
+    for array, old in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(array, old)

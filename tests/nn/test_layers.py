@@ -371,3 +371,23 @@ class TestLSTM:
             ValueError, match="LSTM: activation is 'relu' and recurrent_activation 'sigmoid': the kernel"
         ):
             nn.LSTM(4, activation="relu")
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Dense(3, activation="relu"), lambda: nn.Conv2D(3, 1, activation="relu")])
+@pytest.mark.parametrize("after", ["tanh", None, "softmax", lambda x: x * 2])
+def test_an_activation_may_be_exchanged(make, after):
+    layer, expected = make(), make()
+    x = draw(2, 4) if isinstance(layer, nn.Dense) else draw(2, 5, 5, 4)
+    model = nn.Sequential([layer])
+    for _ in range(3):  # the third is played back
+        model.predict(x, verbose=0)
+    expected(x)
+    expected.set_weights(layer.get_weights())
+    expected.activation = layer.activation = after
+    plain = make().from_config({**make().get_config(), "activation": None})
+    plain(x)
+    plain.set_weights(layer.get_weights())
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), nn.activations.get(after)(plain(x)).data, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_array_equal(expected(x).data, layer(x).data)

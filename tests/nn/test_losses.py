@@ -258,3 +258,62 @@ def test_errors():
 
     with pytest.raises(ValueError, match="loss mine: cannot be saved: only handloom's own losses can"):
         losses.serialize(losses.get(mine))
+
+
+class PerSample(losses.Loss):
+    def call(self, y_true, y_pred):
+        return ((y_pred - y_true) ** 2).mean(axis=-1)
+
+
+def test_a_loss_of_ones_own_may_return_one_value_for_each_sample():
+    y_true, y_pred = np.eye(4, dtype=np.float32), Tensor(np.full((4, 4), 0.25, np.float32), requires_grad=True)
+    loss = PerSample(name="mine")(y_true, y_pred)
+    assert loss.shape == () and loss.data == pytest.approx(((y_true - 0.25) ** 2).mean())
+    model = nn.Sequential([nn.Dense(4)])
+    model.compile("sgd", PerSample())
+    history = model.fit(y_true, y_true, epochs=3, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+    class Wrong(PerSample):
+        def call(self, y_true, y_pred):
+            return 1.0
+
+    with pytest.raises(TypeError, match="^loss loss: returned float: it must return a Tensor"):
+        Wrong()(y_true, y_pred)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, bool, np.uint32, np.int64, np.float32])
+def test_targets_of_a_function_have_room_for_its_arithmetic(dtype):
+    def hinge(y_true, y_pred):
+        return functions.relu(1 - (2 * y_true - 1) * y_pred)
+
+    y_true, y_pred = np.array([[0], [1], [1]]), np.array([[0.3], [0.4], [-2.0]])
+    found = losses.get(hinge)(y_true.astype(dtype), y_pred)
+    assert found.data == pytest.approx(np.maximum(1 - (2.0 * y_true - 1) * y_pred, 0).mean())
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "y_true"),
+    [
+        (losses.CategoricalCrossentropy, "softmax", np.eye(3)),
+        (losses.SparseCategoricalCrossentropy, "softmax", np.arange(3)),
+        (losses.BinaryCrossentropy, "sigmoid", np.eye(3)),
+    ],
+)
+def test_logits_are_not_normalized_twice(loss, activation, y_true):
+    logits = Tensor(np.random.default_rng(1).normal(0, 2, (3, 3)))
+    y_pred = getattr(functions, activation)(logits)
+    with pytest.warns(UserWarning, match=f"from_logits=True, and the predictions are those of a {activation}"):
+        found = loss(from_logits=True)(y_true, y_pred)
+    assert found.data == loss()(y_true, y_pred).data == loss(from_logits=True)(y_true, logits).data
+
+
+def test_what_keras_takes_by_position_is_not_taken_for_a_name():
+    for call in (
+        lambda: losses.BinaryCrossentropy(False, 0.1),
+        lambda: losses.MeanAbsoluteError("sum"),
+        lambda: losses.SparseCategoricalCrossentropy(False, 255),
+        lambda: nn.metrics.BinaryAccuracy("b", "float32"),
+    ):
+        with pytest.raises(TypeError, match="positional argument"):
+            call()

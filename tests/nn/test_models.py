@@ -307,3 +307,30 @@ class TestConfigurations:
         assert again(np.ones((1, 3))).data.tolist() == [[4, 4, 4]]
         with pytest.raises(ValueError, match=re.escape("pass custom_objects={'Twice': Twice}")):
             Sequential.from_config(config)
+
+
+class Scaled(Sequential):
+    """A `Sequential` with a weight and a layer of its own."""
+
+    def __init__(self):
+        super().__init__([nn.Input((4,)), nn.Dense(1)])
+        self.scale = self.add_weight((1,), "ones", name="scale")
+        self.extra = nn.Dense(1)
+
+    def call(self, x):
+        y = super().call(x)
+        return self.extra(y * self.scale)
+
+
+def test_what_a_subclass_of_sequential_adds_is_trained_and_saved(tmp_path):
+    model, again = Scaled(), Scaled()
+    x, y = np.ones((8, 4), np.float32), np.full((8, 1), 3.0, np.float32)
+    model.compile("sgd", "mse")
+    model.fit(x, y, epochs=2, verbose=0)
+    names = [name for name, _ in model.named_weights()]
+    assert names == ["scale", "dense/kernel", "dense/bias", "extra/kernel", "extra/bias"]
+    assert model.scale.data[0] != 1 and model.extra.bias.data[0] != 0
+    model.save_weights(tmp_path / "scaled.safetensors")
+    again(x)
+    again.load_weights(tmp_path / "scaled.safetensors")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))

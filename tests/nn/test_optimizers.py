@@ -385,3 +385,28 @@ def test_an_optimizer_of_ones_own():
 def test_errors(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("frozen", [[0], [0, 1]], ids=["one", "all"])
+def test_parameters_that_were_frozen_go_on_where_they_were(frozen):
+    """As if the steps in between had not been theirs, and not from zeros."""
+    a, b, alone = (Parameter(np.ones(3)) for _ in range(3))
+    optimizer, other = nn.SGD(0.1, momentum=0.9), nn.SGD(0.1, momentum=0.9, parameters=[alone])
+    for gradient in ([a, b], [a, b], [it for i, it in enumerate((a, b)) if i not in frozen], [a, b]):
+        optimizer.bind(gradient)
+        for parameter in gradient:
+            parameter.grad = np.full(3, 0.5)
+        if gradient:
+            optimizer.step()
+    for _ in range(3):
+        alone.grad = np.full(3, 0.5)
+        other.step()
+    np.testing.assert_array_equal(a.data, alone.data)
+    assert [array.shape for array in optimizer.state_arrays([b]).values()] == [(), (3,)]
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "clipvalue", "global_clipnorm"])
+@pytest.mark.parametrize("limit", [0, -1.0, np.nan])
+def test_limits_of_gradients_are_above_zero(clip, limit):
+    with pytest.raises(ValueError, match=f"^Adam: {clip} must be above 0, got {limit!r}"):
+        nn.Adam(**{clip: limit})

@@ -511,3 +511,35 @@ class TestRefused:
         with pytest.raises(TypeError, match=r"save: the configuration cannot be saved \(.*object.*\): get_config must"):
             model.save(path)
         assert not path.exists()
+
+
+@pytest.mark.parametrize("change", ["freeze", "unfreeze", "replace", "replace all"])
+def test_a_model_that_changed_since_it_trained_comes_back(change, path):
+    model = nn.Sequential([nn.Dense(4, input_dim=6), nn.Dense(2)])
+    model.compile("adam", "mse")
+    x, y = np.random.default_rng(0).random((8, 6), np.float32), np.ones((8, 2), np.float32)
+    model.layers[0].trainable = change != "unfreeze"
+    model.fit(x, y, verbose=0)
+    model.layers[0].trainable = change != "freeze"
+    if change.startswith("replace"):
+        for _ in range(1 if change == "replace" else len(model.layers)):
+            model.pop()
+        model.add(nn.Dense(2, input_dim=6 if not model.layers else None))
+    model.save(path)
+    again = nn.load_model(path)
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+    if change != "replace all":
+        for one in model, again:
+            one.fit(x, y, shuffle=False, verbose=0)
+        same_weights(model, again)
+
+
+def test_numbers_of_numpy_in_configurations_are_saved(path):
+    dropout = nn.Dropout(np.float32(0.25), seed=np.int64(3))
+    initializer = nn.initializers.RandomNormal(stddev=np.float32(0.5))
+    model = nn.Sequential([nn.Input((4,)), dropout, nn.Dense(np.int64(2), kernel_initializer=initializer)])
+    model.compile("sgd", nn.CategoricalCrossentropy(label_smoothing=np.float32(0.5)))
+    model.save(path)
+    again = nn.load_model(path)
+    assert again.loss.label_smoothing == 0.5 and again.layers[0].seed == 3
+    assert again.layers[1].kernel_initializer.stddev == 0.5

@@ -427,3 +427,13 @@ class TestMemory:
         del first
         assert inside() is None
         assert second.data is not None
+
+
+def test_gradients_of_powers_at_zero():
+    a, b = Tensor([0.0, 0.0, 0.0, 2.0], requires_grad=True), Tensor([0.0, 1.0, 3.0, 0.0], requires_grad=True)
+    (a**b).sum().backward()
+    np.testing.assert_array_equal(a.grad, [0, 1, 0, 0])
+    np.testing.assert_allclose(b.grad, [0, 0, 0, np.log(2)])
+    a.grad = None
+    (a**0).sum().backward()
+    np.testing.assert_array_equal(a.grad, 0)

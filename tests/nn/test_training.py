@@ -347,7 +347,7 @@ class TestCallbacks:
         test = ["on_test_begin", "on_test_batch_begin", "on_test_batch_end", "on_test_end"]
         assert names == ["on_train_begin", "on_epoch_begin", *step, *step, *test, "on_epoch_end", "on_train_end"]
         arguments = {name: args for name, *args in record.calls}
-        assert arguments["on_epoch_begin"] == [0]
+        assert arguments["on_epoch_begin"] == [0, {}] and arguments["on_train_begin"] == [{}]
         assert arguments["on_train_batch_end"][0] == 1
         assert set(arguments["on_train_batch_end"][1]) == {"loss"}
         assert set(arguments["on_epoch_end"][1]) == {"loss", "val_loss"}
@@ -366,6 +366,32 @@ class TestCallbacks:
             *["on_predict_batch_begin", "on_predict_batch_end"] * 2,
             "on_predict_end",
         ]
+
+    def test_what_those_of_evaluate_and_predict_are_told(self):
+        record = Record()
+        model = classifier(metrics=[])
+        model.evaluate(X, Y, callbacks=[record], verbose=0)
+        assert record.model is model and record.params == {"verbose": 0, "epochs": 1, "steps": 2}
+        outputs = model.predict(X, callbacks=record, verbose=0)
+        told = {name: args for name, *args in record.calls}
+        assert told["on_test_begin"] == told["on_predict_begin"] == told["on_predict_end"] == [{}]
+        assert told["on_test_batch_begin"] == told["on_predict_batch_begin"] == [1, {}]
+        assert told["on_test_end"][0] == told["on_test_batch_end"][1] == {"loss": model.evaluate(X, Y, verbose=0)}
+        np.testing.assert_array_equal(told["on_predict_batch_end"][1]["outputs"], outputs[32:])
+
+    @pytest.mark.parametrize("moment", ["on_train_begin", "on_epoch_begin", "on_train_batch_begin"])
+    def test_stop_training_at_any_moment(self, moment):
+        """The step that is next, or under way, is the last."""
+
+        def stop(callback, *args):
+            callback.model.stop_training = True
+
+        record = Record()
+        model = classifier()
+        model.fit(X, Y, batch_size=8, callbacks=[type("Stop", (Callback,), {moment: stop})()], verbose=0)
+        assert model.optimizer.iterations == 1
+        model.fit(X, Y, batch_size=8, callbacks=[record], verbose=0)
+        assert model.optimizer.iterations == 1 + -(-len(X) // 8)
 
     def test_stop_training(self):
         class Stop(Callback):
@@ -740,3 +766,24 @@ def test_arguments_have_keras_names_order_and_defaults():
         "validation_data",
     ]
     assert inspect.signature(nn.Sequential.compile).parameters["optimizer"].default == "rmsprop"
+
+
+@pytest.mark.parametrize("operation", ["fit", "train_on_batch"])
+def test_a_model_without_trainable_weights_says_so(operation):
+    model = classifier()
+    model.fit(X, Y, verbose=0)
+    model.trainable = False
+    with pytest.raises(ValueError, match=f"^{operation}: the model '.*' has no trainable weights: set trainable=True"):
+        getattr(model, operation)(X, Y)
+    model.trainable = True
+    model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize(("chosen", "name"), [(["mae", "mae"], "mae"), ([lambda y, p: p], "<lambda>"), (["mse"], "")])
+def test_values_need_names_of_their_own(chosen, name):
+    if name == "<lambda>":
+        chosen = [*chosen, *chosen]
+    if not name:
+        chosen, name = [nn.metrics.MeanSquaredError(name="loss")], "loss"
+    with pytest.raises(ValueError, match=f"^compile: there are two values named '{name}': give one metric another"):
+        classifier(metrics=chosen)
