@@ -93,7 +93,7 @@ class Steps:
         if self._kind is GraphRecording:
             x, y = place_input(model, x), place_input(model, y, "y")
         shapes = x.shape, x.dtype, y.shape, y.dtype
-        step = self._by_shape.get(shapes)
+        step = self._by_shape.get(shapes) if self._is_predictable else _REFUSED  # no more, after `look_at`
         if step is not None and step is not _REFUSED:
             check_targets(x, step.y_pred)
         if type(step) is _Step and step.verified:

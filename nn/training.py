@@ -7,6 +7,7 @@ network takes no longer than a hundred lines of Python.
 from __future__ import annotations
 
 import operator
+import warnings
 
 import numpy as np
 
@@ -52,6 +53,13 @@ class Trainer:
         if loss is None:
             raise ValueError("compile: loss is missing: pass a name such as 'categorical_crossentropy' or a function")
         optimizer, loss = optimizers.get(optimizer), losses.get(loss)
+        for name in ("train_step", "test_step", "predict_step"):
+            if hasattr(self, name):
+                warnings.warn(
+                    f"compile: {type(self).__name__}.{name} is not called by fit, evaluate or predict: for steps of "
+                    "your own write a loop, as in examples/custom_training_loop.py",
+                    stacklevel=2,
+                )
         self._metrics = _get_metrics(metrics, loss)
         self.optimizer, self.loss, self.run_eagerly = optimizer, loss, bool(run_eagerly)
         self._steps = Steps()

@@ -333,6 +333,30 @@ def test_a_callback_that_changes_the_model_between_batches_is_heeded(moment, cha
     assert_alike(*models)
 
 
+def test_a_layer_that_is_given_code_of_the_users_is_left_eager_from_then_on():
+    """Of the batches 5 to 7 all take one branch, so that comparing two of them would not show the other."""
+    taken = []
+
+    def relu_or_not(x):
+        taken.append(len(taken) < 4)
+        return nn.functions.relu(x) if taken[-1] else x
+
+    class Changing(nn.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 5:
+                self.model.layers[0].activation = relu_or_not
+
+    x, y = data(160, (9,), 4)
+    models = []
+    for run_eagerly in (True, False):
+        taken.clear()
+        models.append(build(dense, run_eagerly))
+        models[-1].fit(x, y, batch_size=16, verbose=0, callbacks=[Changing()])
+        assert len(taken) == 5
+    assert_alike(*models)
+    assert not played(models[1])
+
+
 def test_settings_of_loss_and_metrics_that_change_between_batches_are_heeded():
     class Changing(nn.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):

@@ -787,3 +787,12 @@ def test_values_need_names_of_their_own(chosen, name):
         chosen, name = [nn.metrics.MeanSquaredError(name="loss")], "loss"
     with pytest.raises(ValueError, match=f"^compile: there are two values named '{name}': give one metric another"):
         classifier(metrics=chosen)
+
+
+def test_steps_of_ones_own_are_said_not_to_be_called():
+    class Own(Sequential):
+        def train_step(self, data):
+            raise AssertionError
+
+    with pytest.warns(UserWarning, match="^compile: Own.train_step is not called by fit, evaluate or predict: for"):
+        Own([nn.Dense(1)]).compile("sgd", "mse")
