@@ -5,11 +5,16 @@ from pathlib import Path
 
 
 def mount() -> None:
-    """Makes the folders of the checkout that this file lies in importable under one name, as an installation would."""
+    """Makes the folders of the checkout that this file lies in importable under one name, as an installation would.
+
+    And under no other: sys.path has this file's folder at first, and in between the checkout, whose `kernels` or
+    `tests` would hide other packages of these names.
+    """
     root = Path(__file__).resolve().parents[2]
-    sys.path[0] = str(root)  # instead of this file's folder, whose modules are nobody's top-level imports
+    sys.path[0] = str(root)
     import handloom
 
+    del sys.path[0]
     if str(root) not in handloom.__path__:
         handloom.__path__.append(str(root))
 

@@ -1,8 +1,10 @@
 """The command line of gpu-check."""
 
 import argparse
+import math
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--only", metavar="PART", action="append", help="a family of operations, programs or timings; may be repeated"
     )
+    command.add_argument(
+        "--limit", metavar="SECONDS", type=float, default=math.inf, help="stop after these; the rest is `not run`"
+    )
     command.add_argument("--work", metavar="PART", help=argparse.SUPPRESS)  # what the processes are started with
     command.add_argument("--match", metavar="TEXT", action="append", help=argparse.SUPPRESS)  # of a task's name
     command.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
@@ -28,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run all parts; 1 if a result was wrong or a kernel failed, 2 if there is no GPU, 130 after Ctrl-C."""
+    """Run all parts; 1 if a result was wrong or a kernel failed, 2 if there is no GPU or no machine code for it of
+    these sources, 130 after Ctrl-C."""
+    began = time.monotonic()
     command = parser()
     options = command.parse_args(argv)
     if options.cubins:
@@ -45,10 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     for name in options.only or ():
         if name not in names:
             command.error(f"--only: {name!r} is no part: the parts are {', '.join(names)}")
-    return _check([name for name in names if name in (options.only or names)], options)
+    return _check([name for name in names if name in (options.only or names)], options, began + options.limit)
 
 
-def _check(names, options) -> int:
+def _check(names, options, deadline) -> int:
     from rich.console import Console
 
     from . import contract
@@ -68,31 +75,56 @@ def _check(names, options) -> int:
         )
         return 2
     report.machine = {key: value for key, value in found[0].items() if key not in ("name", "status", "text")}
+    if options.cubins and (why := _other_cubins(options.cubins, report.machine["capability"])):
+        console.print(why, soft_wrap=True)
+        return 2
     if why := contract.missing():
         report.leave_out(CONTRACT, why)
-    left = list(names)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit leaves as much as Ctrl-C does
+    left, interrupted = list(names), False
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends it gets as much as after Ctrl-C
     try:
-        while left:
-            _run_part(left[0], arguments, report, console)
+        while left and time.monotonic() < deadline:
+            _run_part(left[0], arguments, report, console, deadline)
             left.pop(0)
             report.save()
+        for name in left:
+            report.leave_out(name, worker.LATE)
     except KeyboardInterrupt:
-        report.leave_out(left[0], "interrupted")
-        for name in left[1:]:
-            report.leave_out(name, "interrupted before")
+        interrupted = True
+        for number, name in enumerate(left):
+            report.leave_out(name, "interrupted before" if number else "interrupted")
     finally:
         signal.signal(signal.SIGTERM, before)
     report.save()
     report.print(console)
     console.print(f"written to {report.folder / 'gpu-check.json'} and gpu-check.txt", soft_wrap=True)
-    return 130 if left else 1 if report.bad() else 0
+    return 130 if interrupted else 1 if report.bad() else 0
 
 
-def _run_part(name, arguments, report, console):
+def _other_cubins(folder, capability) -> str | None:
+    """What to say where carried machine code is not for these sources or this GPU, which kernels would find out one by
+    one."""
+    from ...nn import gpu
+
+    if gpu.simulated():
+        return None
+    from ...kernels.launch import architecture
+    from .cubins import stale
+
+    arch = architecture(capability)
+    if (why := stale(folder, arch)) is None:
+        return None
+    return (
+        f"gpu-check: --cubins: {folder} does not hold the machine code of these sources for {arch} ({why}): make it "
+        f"from them, which needs no GPU: handloom warmup --device cuda --arch {arch} --out {folder}"
+    )
+
+
+def _run_part(name, arguments, report, console, deadline):
     """One part, with a bar for its tasks; what is wrong is printed at once."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from .parts import silence
     from .report import BAD, first_lines
 
     columns = TextColumn("{task.fields[part]:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -100,8 +132,8 @@ def _run_part(name, arguments, report, console):
         bar = progress.add_task("", total=None, part=name, now="")
 
         def told(message):
-            if "total" in message:
-                progress.update(bar, total=message["total"])
+            if "tasks" in message:
+                progress.update(bar, total=len(message["tasks"]))
             if "begin" in message:
                 progress.update(bar, completed=message["number"], now=message["begin"])
             for row in message.get("rows", ()):
@@ -110,5 +142,5 @@ def _run_part(name, arguments, report, console):
                     text = f"{row['status'].upper()}: {row['name']}\n{first_lines(row['text'])}"
                     console.print(text)
 
-        worker.run(name, arguments, told)
+        worker.run(name, arguments, told, silence(name), deadline)
         progress.update(bar, completed=progress.tasks[0].total, now="")

@@ -25,6 +25,8 @@ SUPPORT = Path(__file__).resolve().parents[2] / "tests" / "support"
 # The variants on tensor cores, with what they take (float32 as TF32), and the operations of which they alone take
 # bfloat16.
 NARROW, TAKE_BFLOAT16 = {"tensor": ("float32", "bfloat16"), "warpgroup": ("bfloat16",)}, ("matmul", "dense")
+# As in worker.py; kernels of one case that have to be compiled take some seconds.
+SILENCE = 60
 
 
 class Point(NamedTuple):
@@ -34,6 +36,12 @@ class Point(NamedTuple):
 
     def __str__(self):
         return f"{self.case} {self.variant or 'default'} {self.dtype}"
+
+    @property
+    def group(self):
+        """Points that hardly do well where others do not: of a variant, which operations of a family share, or of an
+        operation's default."""
+        return f"variant {self.variant}" if self.variant else f"the default of {self.case.op}"
 
 
 def missing() -> str | None:
@@ -57,13 +65,17 @@ def families() -> list[str]:
 
 
 def points(family=None, small=False) -> list[Point]:
-    """Of one family or all; `small`: of the cases alone that are small enough for the simulator."""
-    found = []
+    """Of one family or all; `small`: of the cases alone that are small enough for the simulator.
+
+    Group by group: defaults, which everything else uses, come first, and what tensor cores do last.
+    """
+    groups = {}
     for case in harness().load_cases():
         if (case.simulate or not small) and family in (None, harness().family(case.op)):
             ladder = kernels.VARIANTS[case.op]["cuda"] if case.op in kernels.VARIANTS else ()
-            found += [Point(case, name, dtype) for name in (None, *ladder) for dtype in _dtypes(case.op, name)]
-    return found
+            for point in (Point(case, name, dtype) for name in (None, *ladder) for dtype in _dtypes(case.op, name)):
+                groups.setdefault((point.variant in NARROW, point.variant is not None, point.group), []).append(point)
+    return [point for key in sorted(groups, key=lambda key: key[:2]) for point in groups[key]]
 
 
 def _dtypes(op, variant):
@@ -85,7 +97,7 @@ def takes_bfloat16() -> bool:
 
 
 def tasks(family, small) -> list:
-    return [(str(point), lambda point=point: [check(point)]) for point in points(family, small)]
+    return [(str(point), lambda point=point: [check(point)], point.group) for point in points(family, small)]
 
 
 class Results(NamedTuple):

@@ -17,6 +17,7 @@ PACKAGES = (
     "cupy-cuda13x", "ml_dtypes", "torch",
 )  # fmt: skip
 CLOCKS = {"ClockRate": "highest clock, MHz", "MemoryClockRate": "highest memory clock, MHz"}
+UNKNOWN = "unknown"
 
 
 def describe() -> dict:
@@ -54,7 +55,7 @@ def sources() -> dict:
     commit = _output("git", "-C", str(kernels), "rev-parse", "--short=12", "HEAD")
     changed = commit and _output("git", "-C", str(kernels), "status", "--porcelain", "--untracked-files=no")
     return {
-        "commit": f"{commit} and changes" if changed else commit or "unknown",
+        "commit": f"{commit} and changes" if changed else commit or UNKNOWN,
         "hash of kernels": digest.hexdigest()[:12],
     }
 
@@ -73,21 +74,29 @@ def _device() -> dict:
             "that numba-cuda brings, as it does in site-packages alone: install it there"
         )
     device, runtime = cupy.cuda.Device(), cupy.cuda.runtime
-    properties, attributes = runtime.getDeviceProperties(device.id), device.attributes
-    free, total = runtime.memGetInfo()
-    clocks = {text: attributes[name] / 1000 for name, text in CLOCKS.items() if attributes.get(name)}
-    return {
-        "device": properties["name"].decode(),
-        "capability": device.compute_capability,
-        "driver": _driver(),
-        "CUDA": f"driver {_dotted(runtime.driverGetVersion())}, CuPy {_dotted(runtime.runtimeGetVersion())}",
-        "processors": attributes.get("MultiProcessorCount"),
-        "memory, GB": round(total / 1e9, 1),
-        "free memory, GB": round(free / 1e9, 1),
-        "L2, MB": round(attributes.get("L2CacheSize", 0) / 2**20, 1),
-        **clocks,
-        "clocks now": _output("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader") or "unknown",
+    further = {
+        "driver": _driver,
+        "CUDA": lambda: f"driver {_dotted(runtime.driverGetVersion())}, CuPy {_dotted(runtime.runtimeGetVersion())}",
+        "processors": lambda: device.attributes["MultiProcessorCount"],
+        "memory, GB": lambda: round(runtime.memGetInfo()[1] / 1e9, 1),
+        "free memory, GB": lambda: round(runtime.memGetInfo()[0] / 1e9, 1),
+        "L2, MB": lambda: round(device.attributes["L2CacheSize"] / 2**20, 1),
+        **{text: lambda name=name: device.attributes[name] / 1000 for name, text in CLOCKS.items()},
+        "clocks now": lambda: _output("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader"),
     }
+    return {
+        "device": runtime.getDeviceProperties(device.id)["name"].decode(),
+        "capability": device.compute_capability,
+        **{name: _known(find) for name, find in further.items()},
+    }
+
+
+def _known(find):
+    """What a function finds. Nothing that is merely good to know may end the run."""
+    try:
+        return find() or UNKNOWN
+    except Exception:
+        return UNKNOWN
 
 
 def _driver() -> str:
@@ -97,7 +106,7 @@ def _driver() -> str:
     except OSError:
         text = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     found = re.search(r"\d{3}\.\d+(\.\d+)?", text)
-    return found[0] if found else "unknown"
+    return found[0] if found else ""
 
 
 def _dotted(number) -> str:

@@ -3,14 +3,25 @@
 from ...nn import gpu
 from . import contract, timings, training
 from .machine import describe
-from .worker import row
+from .worker import SILENCE, row
 
 CONTRACT, MACHINE, PROGRAMS, TIMINGS = "contract", "machine", "programs", "timings"
+FIRST = "gemm"
 
 
 def names() -> list[str]:
-    """Of all parts but the machine; those of the contract are families of operations."""
-    return [*([] if contract.missing() else contract.families()), PROGRAMS, TIMINGS]
+    """Of all parts but the machine, in their order; those of the contract are families of operations.
+
+    What says most comes first, because a machine may be there for minutes only.
+    """
+    families = [] if contract.missing() else contract.families()
+    first, others = ([name for name in families if (name == FIRST) == wanted] for wanted in (True, False))
+    return [*first, PROGRAMS, *others, TIMINGS]
+
+
+def silence(part) -> int:
+    """Seconds without a word, after which a process of this part counts as hanging."""
+    return SILENCE if part in (MACHINE, PROGRAMS, TIMINGS) else contract.SILENCE
 
 
 def tasks(part, quick, match=None) -> list:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 STATUSES = ("ok", "refused", "wrong", "fault", "not run")
@@ -103,9 +103,15 @@ class Report:
 
     def _troubles(self):
         table = _table("not as it should be", "part", "case", "status", "why", left=4)
+        not_run = defaultdict(list)  # often many, for one reason
         for row in self.rows:
-            if row["status"] in (*BAD, "not run"):
+            if row["status"] in BAD:
                 table.add_row(row["part"], row["name"], row["status"], first_lines(row["text"]))
+            elif row["status"] == "not run":
+                not_run[row["part"], row["text"]].append(row["name"])
+        for (part, text), names in not_run.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            table.add_row(part, names[0] + more, "not run", first_lines(text))
         return table
 
 

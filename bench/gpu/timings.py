@@ -60,6 +60,11 @@ def cases(quick) -> dict[str, Callable]:
     found |= {f"matmul {size}^3 TF32": partial(matmul_tf32, size) for size in sizes[-1:]}
     if contract.takes_bfloat16():
         found |= {f"matmul {size}^3 bfloat16": partial(matmul_bf16, size) for size in sizes[-1:]}
+    found |= {"max_pool2d": max_pool, "avg_pool2d": avg_pool, "relu": relu, "softmax": softmax}
+    found |= {"softmax_cross_entropy": cross_entropy, "adam_update": adam}
+    for sizes in LSTMS[:1] if quick else LSTMS:
+        name = "lstm {}x{}x{} -> {}".format(*sizes)
+        found |= {name: partial(lstm, sizes), f"{name}, with gradients": partial(lstm_training, sizes)}
     for layer in CONVOLUTIONS[:3] if quick else CONVOLUTIONS:
         size, channels, filters, window, strides = layer
         name = f"conv2d {IMAGES}x{size}x{size}x{channels} -> {filters}, {window}x{window} / {strides}"
@@ -69,22 +74,11 @@ def cases(quick) -> dict[str, Callable]:
             found |= {
                 f"{name}, {way}, winograd": partial(convolution, layer, way, "winograd") for way in DIRECTIONS[:2]
             }
-    found |= {"max_pool2d": max_pool, "avg_pool2d": avg_pool, "relu": relu, "softmax": softmax}
-    found |= {"softmax_cross_entropy": cross_entropy, "adam_update": adam}
-    for sizes in LSTMS[:1] if quick else LSTMS:
-        name = "lstm {}x{}x{} -> {}".format(*sizes)
-        found |= {name: partial(lstm, sizes), f"{name}, with gradients": partial(lstm_training, sizes)}
     return found
 
 
 def launch(draw):
-    from numba import float32
-
-    from ...kernels.launch import kernel, pointer
-
-    @kernel(threads=32)
-    def nothing(x: pointer(float32)):
-        """No thread does anything."""
+    from .limits import nothing
 
     x = draw((1,))
     return Timing({"default": lambda: nothing((1,), x)}, lambda: peers.empty_kernel(x), results=lambda calls: {})
@@ -236,13 +230,15 @@ def _lstm_work(sizes, passes=1):
 
 
 def tasks(quick) -> list:
+    """What says most comes first, and the many rows of convolutions last."""
     from . import limits
     from .steps import step_row
 
-    found = [("copy", lambda: [copy_row()]), ("peak", limits.peaks)]
-    found += [(name, partial(measured, name, make)) for name, make in cases(quick).items()]
-    programs = ("dense", "cnn", "lstm")
-    return found + [(f"step of {name}", lambda name=name: [step_row(name, quick)]) for name in programs]
+    found = [(name, partial(measured, name, make)) for name, make in cases(quick).items()]
+    first = [task for task in found if task[0].startswith(("launch", "matmul"))]
+    steps = [(f"step of {name}", lambda name=name: [step_row(name, quick)]) for name in ("dense", "cnn", "lstm")]
+    rest = [task for task in found if task not in first]
+    return [("copy", lambda: [copy_row()]), ("peak", limits.peaks), *first, *steps, *rest]
 
 
 def draw(shape, dtype=np.float32):
@@ -259,12 +255,13 @@ def copy_speed() -> float:
     """Bytes a second that a copy on the device reads and writes, both counted."""
     import cupy
 
-    from .clock import seconds_of
+    from .clock import FROM_IDLE, seconds_of
 
     a, b = cupy.zeros(COPIED, np.uint8), cupy.empty(COPIED, np.uint8)
     runtime, kind = cupy.cuda.runtime, cupy.cuda.runtime.memcpyDeviceToDevice
     stream = cupy.cuda.get_current_stream().ptr
-    times = seconds_of({"copy": lambda: runtime.memcpyAsync(b.data.ptr, a.data.ptr, COPIED, kind, stream)})
+    copy = {"copy": lambda: runtime.memcpyAsync(b.data.ptr, a.data.ptr, COPIED, kind, stream)}
+    times = seconds_of(copy, warm=FROM_IDLE)
     return 2 * COPIED / times["copy"].p50
 
 

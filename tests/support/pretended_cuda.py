@@ -32,10 +32,11 @@ NUMBERS = {
     "bfloat16": "H",  # its bits: it is only copied
 }  # fmt: skip
 
-OK, INVALID_VALUE, OUT_OF_MEMORY, NOT_PERMITTED, INVALIDATED, UNKNOWN = 0, 1, 2, 900, 901, 999
+OK, INVALID_VALUE, OUT_OF_MEMORY, NOT_PERMITTED, INVALIDATED, CAPTURED_EVENT, UNKNOWN = 0, 1, 2, 900, 901, 907, 999
 TEXTS = {
     INVALID_VALUE: "invalid argument", OUT_OF_MEMORY: "out of memory", UNKNOWN: "see pretended_cuda.problems",
     NOT_PERMITTED: "operation not permitted when stream is capturing", INVALIDATED: "capture was invalidated",
+    CAPTURED_EVENT: "operation not permitted on an event last recorded in a capturing stream",
 }  # fmt: skip
 MEMORY = 1 << 30  # bytes of the GPU
 SHARED, MOST_SHARED, SET_SHARED = 48 << 10, 227 << 10, 8  # bytes, and the attribute that a function asks for more with
@@ -145,6 +146,7 @@ def MemsetAsync(to: Word, value: Int, size: Word, stream: Word):
 # Streams, graphs, events
 
 _captured = {}  # stream -> what was captured so far, None after what is not permitted
+_recorded = {}  # event -> the stream that was being captured when it was last recorded
 _graphs = {}
 
 
@@ -174,10 +176,13 @@ def StreamDestroy(stream: Word):
 
 @_pretend(runtime, "cuda")
 def StreamSynchronize(stream: Word):
-    if stream not in _captured:
-        return OK
-    _captured[stream] = None
-    return NOT_PERMITTED
+    return _invalidate({stream} & _captured.keys())
+
+
+def _invalidate(streams):
+    """What was captured from them is lost, where the host asks how far a GPU is that has begun nothing."""
+    _captured.update(dict.fromkeys(streams))
+    return NOT_PERMITTED if streams else OK
 
 
 @_pretend(runtime, "cuda")
@@ -238,17 +243,20 @@ def EventCreateWithFlags(where: Word, flags: Int):
 
 @_pretend(runtime, "cuda")
 def EventRecord(event: Word, stream: Word):
-    return OK
+    _recorded.pop(event, None)
+    if stream in _captured:
+        _recorded[event] = stream
 
 
 @_pretend(runtime, "cuda")
 def EventSynchronize(event: Word):
-    return OK
+    if event not in _recorded:
+        return OK
+    _invalidate({_recorded[event]} & _captured.keys())
+    return CAPTURED_EVENT
 
 
-@_pretend(runtime, "cuda")
-def EventQuery(event: Word):
-    return OK
+runtime["cudaEventQuery"] = runtime["cudaEventSynchronize"]
 
 
 @_pretend(runtime, "cuda")
@@ -259,7 +267,7 @@ def EventElapsedTime(where: Word, begin: Word, end: Word):
 
 @_pretend(runtime, "cuda")
 def EventDestroy(event: Word):
-    return OK
+    _recorded.pop(event, None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -283,7 +291,7 @@ def SetDevice(device: Int):
 
 @_pretend(runtime, "cuda")
 def DeviceSynchronize():
-    return OK
+    return _invalidate(set(_captured))
 
 
 @_pretend(runtime, "cuda")
