@@ -10,7 +10,7 @@ Workspace of one product of (M, K) and (K, N), for each variant:
 
     naive, blocked   none
     packed           B once more, N rounded up to 32, and four rows of A
-    simd             of B what a K block takes: at most 4 KB for each column, N rounded up to 32 (16 with float64);
+    simd             one K block of B, in panels: at most 3 KB a column, N rounded up to 32 (16 with float64);
                      and 128 KB of the stack (256 with AVX-512)
     threaded         as simd, or 400 KB of each thread's stack (520 with AVX-512); or where M <= 128 or C has up to
                      256 KB, a copy of C for each 2 KB of a row of A, their number rounded up to an even one, 16 at
@@ -185,9 +185,7 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
     launcher = VARIANTS["dense"].launcher(device_of("dense", x=x, w=w, b=b, out=out), variant)
     _check_dense(x, w, b, activation)
     y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x=x, w=w, b=b)
-    rows = x if x.ndim == 2 else x.reshape(-1, w.shape[0])
-    b = None if b is None else contiguous(b)
-    launcher(rows, w, y if y.ndim == 2 else y.reshape(-1, w.shape[1]), b, activation)
+    launcher(_as_rows(x), w, _as_rows(y), None if b is None else contiguous(b), activation)
     return y
 
 
@@ -205,24 +203,28 @@ def dense_backward(dy, saved, needs=None):
     need_x, need_w, need_b = checks.wanted("dense_backward", needs, ("x", "w", "b"))
     checks.floats("dense_backward", bfloat16_on_gpus=True, x=x, dy=dy)
     checks.shape("dense_backward", y.shape, dy=dy)
-    k, n = w.shape
-    kernels, rows = backend(__name__, device), dy.reshape(-1, n)
+    kernels, rows = backend(__name__, device), _as_rows(dy)
     if device == "cpu" and variant in (None, "threaded"):
-        found = kernels.dense_backward_at_once(rows, x.reshape(-1, k), w, y.reshape(-1, n), activation, need_x, need_w)
+        found = kernels.dense_backward_at_once(rows, _as_rows(x), w, _as_rows(y), activation, need_x, need_w)
         if found is not None:
             dx, dw, db = found
             return dx if dx is None else dx.reshape(x.shape), dw, db if need_b and has_bias else None
     if activation is not None or (need_b and has_bias):
-        rows, db = kernels.dense_epilogue_backward(rows, y.reshape(-1, n), activation)
+        rows, db = kernels.dense_epilogue_backward(rows, _as_rows(y), activation)
     dx = dw = None
     xp = namespace(x)
     if need_x:
         dx = xp.empty(x.shape, x.dtype)
-        launcher(rows, w.T, dx.reshape(-1, k))
+        launcher(rows, w.T, _as_rows(dx))
     if need_w:
         dw = xp.empty(w.shape, w.dtype)
-        launcher(x.reshape(-1, k).T, rows, dw)
+        launcher(_as_rows(x).T, rows, dw)
     return dx, dw, db if need_b and has_bias else None
+
+
+def _as_rows(x):
+    """x with one axis for all but the last, which may be of length 0."""
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _matmul_shape(a, b, transpose_a, transpose_b):

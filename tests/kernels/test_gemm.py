@@ -210,3 +210,23 @@ def test_stacks_are_products_matrix_by_matrix(m, n, k, batch, turned):
     c = kernels.matmul(a, b, **options)
     wide = (x.swapaxes(-1, -2) if turn == "t" else x for x, turn in zip((a, b), turned))
     np.testing.assert_allclose(c, np.matmul(*wide), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", [None, *kernels.VARIANTS["dense"]["cpu"]])
+@pytest.mark.parametrize("rows", [(0,), (3,), (2, 3), (2, 0)], ids=str)
+@pytest.mark.parametrize("k, n", [(5, 4), (5, 0), (0, 4), (0, 0)])
+@pytest.mark.parametrize("activation", [None, "tanh"])
+def test_dense_without_rows_terms_or_columns(variant, rows, k, n, activation):
+    rng = np.random.default_rng(0)
+    x, w, b = rng.random((*rows, k)), rng.random((k, n)), rng.random(n)
+    y, saved = kernels.dense_forward(x, w, b, activation=activation, variant=variant)
+    expected = np.sum(x[..., None] * w, axis=-2) + b
+    dz = np.ones_like(expected)
+    if activation:
+        expected = np.tanh(expected)
+        dz -= expected**2
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    dx, dw, db = kernels.dense_backward(np.ones_like(y), saved)
+    np.testing.assert_allclose(dx, np.sum(dz[..., None, :] * w, axis=-1), rtol=1e-12)
+    np.testing.assert_allclose(dw, np.sum(x[..., None] * dz[..., None, :], axis=tuple(range(len(rows)))), rtol=1e-12)
+    np.testing.assert_allclose(db, dz.sum(axis=tuple(range(len(rows)))), rtol=1e-12)
