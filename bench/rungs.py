@@ -3,7 +3,8 @@
 `gain(lanes, threads)` is arithmetic alone, with `lanes` numbers in a vector and so many threads, and is not fitted to
 what was measured: what the idea brings if nothing else stands in the way. docs/ladders/ shows it beside the measured
 gain. Far below it, something else has become the limit; far above it, more held the rung above up than the idea names.
-A core of today can add to a sum every 4 cycles, and could start 8 multiply-adds of vectors in these.
+A core of today can add to a sum every 4 cycles, and could start 8 multiply-adds of vectors in these, with as many loads
+or half as many stores.
 """
 
 from collections.abc import Callable
@@ -11,12 +12,23 @@ from typing import NamedTuple
 
 
 class Rung(NamedTuple):
-    """`source` is a file below kernels/ and the function in it that has the loops."""
+    """`source` is a file below kernels/ and the function in it that has the loops; `holds` says of a case, by its name,
+    whether the gain is to be expected there."""
 
     source: str
     idea: str
     why: str = ""  # the arithmetic in words; with {lanes} and {threads}
     gain: Callable[[int, int], float] | None = None
+    holds: Callable[[str], bool] = lambda case: True
+
+
+def _one_channel(case):
+    return "x1-3x3-" in case
+
+
+def _by_polynomials(case):
+    """Whether convolutions of that case take fewer multiplications: in no gradient of weights, nor with one channel."""
+    return not _one_channel(case) and "weight-gradient" not in case
 
 
 _POOLING = "a vector of channels, which lie side by side in memory, instead of one; rows of y over several threads"
@@ -77,6 +89,7 @@ RUNGS = {
             "a tile of 4 x 4 pixels as a product of polynomials, where that pays: fewer multiplications",
             "36 products for 16 pixels instead of 16 x 9",
             lambda lanes, threads: 16 * 9 / 36,
+            _by_polynomials,
         ),
     },
     "conv2d_max_pool2d": {
@@ -86,15 +99,17 @@ RUNGS = {
         "direct": Rung(
             "convolution/cpu/pooled.py:product",
             "pixels window by window in the register tiles: y is reduced in the first-level cache",
-            "4 numbers written and read again become 1 written, but multiplications are those of the definition: with "
-            "one channel, where memory is all that counts, 9 / 2",
-            lambda lanes, threads: 9 / 2,
+            "with one channel, for 4 numbers of y 4 x 9 multiply-adds, 5 stores and 4 loads, 25 cycles, become 4 x 9 "
+            "and 1 store, 19; with more, the convolution above takes fewer multiplications and this does not",
+            lambda lanes, threads: (4 * 9 / 2 + 5 + 4 / 2) / (4 * 9 / 2 + 1),
+            _one_channel,
         ),
         "winograd": Rung(
             "convolution/cpu/winograd.py:pool_products",
             "a tile of 4 x 4 pixels holds 4 windows: fewer multiplications, where that pays",
             "36 products for 16 pixels instead of 16 x 9",
             lambda lanes, threads: 16 * 9 / 36,
+            _by_polynomials,
         ),
     },
     "max_pool2d": {

@@ -200,8 +200,8 @@ def _climb(op, name, found, results):
     yield "|---|---|---|---|---|---|"
     above = None
     for rung, row in found.items():
-        expected = _rung(op, rung).gain
-        predicted = _gain(expected(lanes, threads)) if expected else ""
+        one = _rung(op, rung)
+        predicted = _gain(one.gain(lanes, threads)) if one.gain and one.holds(name) else ""
         us = row["us"][OURS] if row else None
         measured = f"{above / us:.1f}" if above and us else ""
         figures = f"{row['gflops']:.1f} | {100 * row['share']:.1f}" if row else " | "

@@ -68,6 +68,15 @@ def pair(op: str, name: str, value) -> tuple[int, int]:
     return int(two[0]), int(two[1])
 
 
+def two(op: str, name: str, value) -> tuple[int, int]:
+    """`pair`, but the common forms at once and without a look at their values, which a cached function checks later."""
+    if type(value) is int:
+        return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return value
+    return pair(op, name, value)
+
+
 def not_empty(op: str, **arrays) -> None:
     """No array has zero elements."""
     for name, array in arrays.items():

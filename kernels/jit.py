@@ -1,7 +1,4 @@
-"""Compiling kernels: one decorator, one disk cache, one way to run a kernel over threads.
-
-    @jit                            a serial function, compiled on first use and cached on disk
-    launch = threaded(chunk_kernel) launch(chunks, work, *args) runs chunk_kernel(chunk, *args) for every chunk
+"""Compiling kernels: `@jit` makes a serial function that is compiled on first use, and a cache on disk keeps it.
 
 **Cache.** Numba's own cache keys a function by its file's time stamp, forgets what that file imports, and keeps
 an index that two processes can race for. Here every compiled signature is one file of its own, in a folder named

@@ -14,11 +14,12 @@ from ..case import Candidate, Case, Work
 
 BATCH, CLASSES = 32, 10
 PROGRAMS = ("dense", "cnn", "lstm")
-# Multiply-adds of a row's forward pass: inputs x units of each layer.
+# Multiply-adds of a row's forward pass, inputs x units of each layer: those with the data, and all others. A training
+# step has two gradients for each of the others, but nobody wants the gradient of the data.
 MULTIPLY_ADDS = {
-    "dense": 100 * 64 + 64 * 10,
-    "cnn": 26 * 26 * 32 * 9 + 5408 * 128 + 128 * 10,
-    "lstm": 50 * ((100 + 64) * 256 + 64 * 10),
+    "dense": (100 * 64, 64 * 10),
+    "cnn": (26 * 26 * 32 * 9, 5408 * 128 + 128 * 10),
+    "lstm": (50 * 100 * 256, 50 * (64 * 256 + 64 * 10)),
 }
 # Steps of an epoch.
 STEPS = {"dense": 200, "cnn": 30, "lstm": 30}
@@ -73,13 +74,14 @@ def forward(program: str, weights, x):
 
 
 def _work(program, rows, call, peers_call, steps, passes):
-    """`call(model, x, y)` is ours, `peers_call(peer)` theirs."""
+    """`call(model, x, y)` is ours, `peers_call(peer)` theirs; `passes` over the weights, forward and two back."""
     from .. import peers
 
     model = build(program)
     x, y = data(program, steps, rows)
     batches = [(x[i : i + rows], y[i : i + rows]) for i in range(0, len(x), rows)]
     weights = model.get_weights()
+    with_data, rest = MULTIPLY_ADDS[program]
 
     def others(package, make):
         peer = make()
@@ -94,7 +96,7 @@ def _work(program, rows, call, peers_call, steps, passes):
         lambda variant: Candidate(lambda: call(model, x, y), lambda: model.predict_on_batch(x[:rows])),
         lambda: forward(program, model.get_weights(), x[:rows]),
         {name: partial(others, name, make) for name, make in peers.of_program(program, weights, batches).items()},
-        flops=2 * passes * rows * MULTIPLY_ADDS[program],
+        flops=2 * rows * (min(passes, 2) * with_data + passes * rest),
         bytes=4 * (passes * sum(w.size for w in weights) + (x.size + y.size) // steps),
         steps=steps,
         tolerance=1e-3,

@@ -120,14 +120,15 @@ def conv2d(x, w, b=None, *, strides=1, padding="valid", dilation=1, groups=1, ac
                       and 290 KB of each thread's stack
 
     Where a megabyte or more of weights meets up to 512 pixels, the variant threaded takes 210 KB of each thread's stack
-    instead of panels; for the dw of a plain 1 x 1 window, what `matmul` takes for it. For a dx of very few channels (up
+    instead of panels; for the dw of a plain 1 x 1 window, what `matmul` takes for it; for that of few filters, or few
+    channels, one dw more, and in all of them the filters rounded up to whole tiles. For a dx of very few channels (up
     to 4, or 2 with float64) the variant threaded takes dx with its zeros, where there are any, w with its taps and
     channels rounded up to 14, and 66 KB of each thread's stack. Where groups are narrow (1, 2, 4 ... channels up to a
     vector, as many filters; not with the largest windows), it takes no zeros around x and dz, but w once more for dx,
     16 sums of dw, and 56 KB of each thread's stack. Where winograd goes its own way, it takes no zeros around x and dz,
     but 36 (C + 1) numbers for each filter, for dx 36 (F + 1) for each channel, these rounded up to 32 (AVX-512) or 16,
-    or half of that with float64, and a megabyte of each thread's stack. Arrays that are not C-contiguous are copied
-    first.
+    or half of that with float64, and 0.6 MB of each thread's stack (1.2 with AVX-512). Arrays that are not C-contiguous
+    are copied first.
 
     Rounding: naive, im2col, direct and threaded add up KH KW C / groups products. Where winograd goes its own way, an
     error enters a tile of 4 x 4 pixels, as far apart as the window's cells. With numbers drawn alike (uniform, normal)
@@ -210,7 +211,7 @@ def checked(op, x, w, b, window, activation):
     strides, padding, dilation, groups = window
     if type(groups) is not int:
         checks.positive(op, groups=groups)
-    strides, dilation = _pair(op, "strides", strides), _pair(op, "dilation", dilation)
+    strides, dilation = checks.two(op, "strides", strides), checks.two(op, "dilation", dilation)
     geometry = _geometry(op, x.shape, w.shape, strides, _as_padding(op, padding), dilation, int(groups))
     xp = namespace(x)
     if b is not None:
@@ -223,15 +224,6 @@ def checked(op, x, w, b, window, activation):
 def empty(xp, shape, dtype):
     """An array for a result; NumPy's start on a cache line, as CuPy's always do."""
     return aligned(prod(shape), dtype).reshape(shape) if xp is np else xp.empty(shape, dtype)
-
-
-def _pair(op, name, value):
-    """Two integers; the common forms at once, `_geometry` looks at their values."""
-    if type(value) is int:
-        return value, value
-    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
-        return value
-    return checks.pair(op, name, value)
 
 
 def _as_padding(op, padding):

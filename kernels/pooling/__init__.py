@@ -6,8 +6,9 @@ the image; channels do not meet. The number of outputs along an axis of `size` c
     "valid"   (size - window) div stride + 1, no padding
     "same"    size / stride, rounded up; the padding that this takes is split evenly, the odd cell goes to the end
 
-Arrays that are not C-contiguous are copied first. Otherwise there is no workspace, but on a CPU for the offsets of
-maxima where they are not saved.
+Arrays that are not C-contiguous are copied first. Otherwise there is no workspace on a GPU, and on a CPU the offsets of
+maxima where they are not saved; backward up to 128 KB of each thread's stack, or for maxima 8 bytes for each of up to
+256 cells of a window, kept for the 64 latest geometries.
 
 D. Scherer, A. Müller, S. Behnke: "Evaluation of Pooling Operations in Convolutional Architectures", ICANN 2010.
 """
@@ -249,17 +250,9 @@ def _geometry_of(op, x, pool_size, strides, padding):
     """All sizes, once the arguments are known to fit."""
     device_of(op, x=x)
     checks.floats(op, x=x)
-    window = _pair(op, "pool_size", pool_size)
-    return _geometry(op, x.shape, window, window if strides is None else _pair(op, "strides", strides), padding)
-
-
-def _pair(op, name, value):
-    """Two integers; the common forms at once, `_geometry` looks at their values."""
-    if type(value) is int:
-        return value, value
-    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
-        return value
-    return checks.pair(op, name, value)
+    window = checks.two(op, "pool_size", pool_size)
+    strides = window if strides is None else checks.two(op, "strides", strides)
+    return _geometry(op, x.shape, window, strides, padding)
 
 
 def _whole(op, x):

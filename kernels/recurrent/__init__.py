@@ -95,12 +95,11 @@ def lstm_backward(dy, saved, needs=None, *, dh=None, dc=None):
     says so, and for b, h0, c0 where that input was None.
 
     Workspace: 4 N T H numbers for dz, 4H for each of at most 16 chunks of rows, dh and dc once more, Uᵀ in panels
-    (where T is 1, the workspace of the product dz Uᵀ), and
-    that of the products dz Wᵀ for dx and [x h]ᵀ dz for dw and du (see matmul), the larger; where dw or du alone is
-    wanted, the other one too.
-    Of the variant steps: all gradients, those that are not wanted too, dy where that is None, and 4H numbers. On a GPU
-    4 N T H numbers for dz (stepwise: 4 N H more), a row of 4H for every 64 of dz, dh and dc once more, the other of
-    dw and du, and what their products take (see matmul).
+    (where T is 1, the workspace of the product dz Uᵀ), and that of the products dz Wᵀ for dx and [x h]ᵀ dz for dw and
+    du (see matmul), the larger; where dw or du alone is wanted, the other one too. Of the variant steps: all gradients,
+    those that are not wanted too, dy where that is None, and 4H numbers. On a GPU 4 N T H numbers for dz (stepwise:
+    4 N H more), a row of 4H for every 64 of dz, dh and dc once more, the other of dw and du, and what their products
+    take (see matmul).
 
     Going back from t = T - 1, with dh and dc the gradients of the state after step t:
 

@@ -1,9 +1,11 @@
 """SIMD vectors and register tiles as Numba types.
 
-Two types, made known to Numba here and used by every fast CPU kernel:
+Three types, made known to Numba here and used by every fast CPU kernel:
 
 `Vec`   one SIMD register of float32, float64, int32 or int64 lanes, or some side by side (`vectors`). Python's
-        operators work on it (`+ - * /`, comparisons, unary minus), numbers join in as if broadcast.
+        operators work on it (`+ - *`, comparisons, unary minus; `/` on floats, `<< >> & | ^` on integers), numbers join
+        in as if broadcast.
+`Mask`  what a comparison of vectors says, lane by lane (`& | ~`); `select` takes it.
 `Tile`  a register tile: rows x columns of such vectors, the accumulators of a matrix product. It is a stack array
         that LLVM moves to registers, because every access below has constant indices.
 
@@ -15,7 +17,7 @@ index makes Numba add `i < 0 ? i + n : i`, which halved the speed of a convoluti
     acc = tile_zeros(c, ROWS, COLUMNS)
     for k in range(depth):
         tile_outer(acc, a, a0 + k, lda, b, b0 + k * ldb)     # acc[i, :] += a[a0 + k + i * lda] * b[b0 + k * ldb + :]
-    tile_store(acc, c, c0, ldc)
+    tile_store(acc, c, c0, ldc, rows, count)                 # as many rows and numbers of them as there are
 """
 
 from .arithmetic import (
@@ -39,7 +41,6 @@ from .arithmetic import (
     to_int,
     vabs,
     vcopysign,
-    vfloor,
     vhighest,
     vmax,
     vround,
@@ -67,7 +68,6 @@ from .memory import (
     vload_part,
     vsplat,
     vstore,
-    vstore_as,
     vstore_as_part,
     vstore_part,
     vstream,
@@ -79,7 +79,6 @@ from .tiles import (
     tile_inner,
     tile_outer,
     tile_outer_at,
-    tile_outer_at_part,
     tile_outer_part,
     tile_outer_rows,
     tile_relu,
@@ -133,7 +132,6 @@ __all__ = [
     "tile_inner",
     "tile_outer",
     "tile_outer_at",
-    "tile_outer_at_part",
     "tile_outer_part",
     "tile_outer_rows",
     "tile_relu",
@@ -150,7 +148,6 @@ __all__ = [
     "vcopysign",
     "vectors",
     "vfill",
-    "vfloor",
     "vhighest",
     "viewed",
     "vload",
@@ -163,7 +160,6 @@ __all__ = [
     "vsplat",
     "vsqrt",
     "vstore",
-    "vstore_as",
     "vstore_as_part",
     "vstore_part",
     "vstream",

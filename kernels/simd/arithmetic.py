@@ -139,7 +139,6 @@ def _unary(llvm_name, text):
 
 vsqrt = _unary("sqrt", "Square root of every lane.")
 vabs = _unary("fabs", "Absolute value of every lane.")
-vfloor = _unary("floor", "Largest whole number not above each lane.")
 vround = _unary("rint", "Nearest whole number, ties to even.")
 
 

@@ -190,20 +190,9 @@ def vload_as_part(typingctx, like, array, index, count):
 
 
 @intrinsic
-def vstore_as(typingctx, array, index, value):
-    """Every lane, converted to the array's dtype: integers are cut to its width, floats rounded."""
-
-    def codegen(context, builder, sig, args):
-        converted = _convert(builder, args[2], value.dtype, array.dtype)
-        emit.store(builder, converted, emit.address(context, builder, array, *args[:2]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), codegen
-
-
-@intrinsic
 def vstore_as_part(typingctx, array, index, value, count):
-    """The first `count` lanes of `vstore_as`; memory beyond is not touched."""
+    """The first `count` lanes, converted to the array's dtype: integers are cut to its width, floats rounded; memory
+    beyond is not touched."""
 
     def codegen(context, builder, sig, args):
         converted = _convert(builder, args[2], value.dtype, array.dtype)

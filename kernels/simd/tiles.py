@@ -58,7 +58,7 @@ def _outer(context, builder, tile, stack, scalars, b):
 
 
 def _declare_outer(masked, gathered, text):
-    """tile_outer in four forms: whole or part of the columns; rows at a constant stride or from a table."""
+    """tile_outer in three forms: whole or part of the columns, with rows at a constant stride; or rows from a table."""
 
     def build(tile, a, where, b):
         def codegen(context, builder, sig, args):
@@ -89,12 +89,7 @@ def _declare_outer(masked, gathered, text):
 
         return codegen
 
-    if gathered and masked:
-
-        def declare(typingctx, tile, a, a0, table, t0, b, b0, count):
-            i = types.intp
-            return types.void(tile, a, i, table, i, b, i, i), build(tile, a, table, b)
-    elif gathered:
+    if gathered:
 
         def declare(typingctx, tile, a, a0, table, t0, b, b0):
             i = types.intp
@@ -122,9 +117,6 @@ tile_outer_part = _declare_outer(
 )
 tile_outer_at = _declare_outer(
     False, True, "(tile, a, a0, table, t0, b, b0): tile[i, :] += a[a0 + table[t0 + i]] * b[b0:]."
-)
-tile_outer_at_part = _declare_outer(
-    True, True, "(tile, a, a0, table, t0, b, b0, count): tile_outer_at where only `count` numbers of b exist."
 )
 
 

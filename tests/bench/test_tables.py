@@ -61,6 +61,14 @@ def test_every_rung_that_is_measured_has_a_source_an_idea_and_a_prediction():
     assert "softmax" in rungs.RUNGS
 
 
+def test_a_prediction_stands_beside_the_cases_that_it_is_meant_for():
+    _, one, many, *_ = tables.ladders(RESULTS)["conv2d_max_pool2d.md"].split("\n## ")
+    for text, direct, winograd in (one, "1.3", ""), (many, "", "4.0"):
+        rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("|")]
+        predicted = {row[1]: row[3] for row in rows}
+        assert predicted["direct"] == direct and predicted["winograd"] == winograd
+
+
 def test_a_rung_that_nothing_is_said_of_is_an_error(monkeypatch):
     monkeypatch.delitem(rungs.RUNGS["matmul"], "packed")
     with pytest.raises(ValueError, match="tables: nothing is said of the rung 'packed' of matmul: add it to"):

@@ -12,7 +12,7 @@ def product(variant: str, m: int, n: int, k: int, itemsize: int) -> int:
         return 0
     if variant == "packed":
         return (rounded(n, 32) + 4) * k * itemsize
-    block = rounded(n, 128 // itemsize) * min(k * itemsize, 4096)
+    block = rounded(n, 128 // itemsize) * min(k * itemsize, 3072)
     if variant == "simd":
         return block
     cut = k * itemsize >= 4096 and (m <= 112 or m * n * itemsize <= 1 << 18)

@@ -12,7 +12,7 @@
 
 With a maximum over 2 x 2 pixels at the end, `conv2d_max_pool2d` has rungs of its own, pooled.py.
 
-A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (rung.py). Their arrays are C-contiguous.
+A rung does all passes: `forward`, `data_gradient`, `weight_gradient` (../rung.py). Their arrays are C-contiguous.
 """
 
 from .direct import conv2d_direct, conv2d_threaded

@@ -54,8 +54,8 @@ from ...simd import (
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
+from ..rung import Rung
 from . import far, few, grouped, turned
-from .rung import Rung, pad, pad_input
 from .tables import (
     COLUMNS,
     PACKED,
@@ -68,6 +68,7 @@ from .tables import (
     forward_products,
     padding_of_dz,
 )
+from .zeros import pad, pad_input
 
 ROWS = simd.TILE_ROWS
 # From so many products a number of y on, the memory of y has time to come to the cache meanwhile.
@@ -201,7 +202,7 @@ def _multiply(run, products, x, w, bias, y, activation, looks):
     """
     near = []
     for columns, plan, packing in products:
-        shares = far.shares_of(plan, columns, w.itemsize) if run is over_threads else 0
+        shares = far.shares_of(plan, columns) if run is over_threads else 0
         if shares:
             far.multiply(shares, columns, plan, packing, x, w.reshape(-1), bias, y, activation, looks)
         else:

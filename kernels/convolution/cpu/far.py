@@ -150,7 +150,7 @@ def product(columns):
     return threaded(multiply_far)
 
 
-def shares_of(plan, columns, itemsize):
+def shares_of(plan, columns):
     """How many chunks share the panels of a product; 0 where it has many pixels, or few weights."""
     panels = plan.panels.size // PANEL
     taken = panels * columns * simd.VECTOR_BYTES * plan.runs.size * plan.length

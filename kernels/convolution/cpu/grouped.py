@@ -8,8 +8,8 @@ groups side by side, as they lie in x, w, y and their gradients; a group is `wid
 
 Spread by k means that each lane takes number k of its group (simd/groups.py); depthwise, nothing is to be done there,
 and a vector of x is loaded once for all the neighbouring taps that read it: without that the loads set the pace, as
-those of x straddle two cache lines each.
-y and dx of wide images are made row by row (rows.py), those of narrow ones and dw in boxes (boxes.py).
+those of x straddle two cache lines each. y and dx of wide images are made row by row (rows.py), those of narrow ones
+and dw in boxes (boxes.py).
 """
 
 import numpy as np

@@ -17,7 +17,8 @@ from ...jit import jit
 from ...recording import on_host
 from ...threads import threaded
 from ...workspace import scratch
-from .rung import Rung, pad_input
+from ..rung import Rung
+from .zeros import pad_input
 
 # Numbers in the matrix; more only where one image needs more.
 PATCHES = 1 << 19

@@ -8,7 +8,8 @@ import numpy as np
 
 from ...gemm.cpu import CODES, add_bias_and_activate
 from ...jit import jit
-from .rung import Rung, pad_input
+from ..rung import Rung
+from .zeros import pad_input
 
 
 @jit

@@ -20,8 +20,8 @@ from ...recording import on_host
 from ...simd import lanes, tile_add, tile_outer, tile_store, tile_zeros, transpose_block
 from ...threads import threaded
 from ...workspace import scratch
-from .rung import pad_input
 from .tables import PARTIAL
+from .zeros import pad_input
 
 COLUMNS = simd.TILE_COLUMNS
 # Filters of a tile: with fewer rows, multiply-adds would wait for each other.

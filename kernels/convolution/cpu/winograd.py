@@ -51,8 +51,8 @@ from ...simd import (
 )
 from ...threads import threaded
 from ...workspace import LINE, scratch
+from ..rung import Rung
 from .direct import conv2d_threaded
-from .rung import Rung
 
 # Edge of a tile of y, of its patch of x, and the number of points.
 EDGE, PATCH, POINTS = 4, 6, 36

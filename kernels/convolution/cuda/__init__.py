@@ -11,10 +11,10 @@ strides above 1 several (window.py). Arrays are C-contiguous. `conv2d_max_pool2d
 one after the other (pooled.py).
 """
 
+from ..rung import Rung
 from .direct import conv2d_direct
 from .implicit import conv2d_implicit
 from .pooled import separate
-from .rung import Rung
 from .tensor_cores import conv2d_tensor
 from .winograd import conv2d_winograd
 

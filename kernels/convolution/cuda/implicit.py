@@ -237,7 +237,7 @@ def correlate(T, side_x, columns_, whole_depth, whole_rows):
         x: pointer(T), dz: pointer(T), partial: pointer(T), height: int32, width: int32, channels: int32,
         depth: int32, rows_h: int32, rows_w: int32, start_h: int32, start_w: int32, step_h: int32, step_w: int32,
         taps_h: int32, taps_w: int32, tap_h: int32, tap_w: int32, pixels: int32, filters: int32, columns: int32,
-        share: int32, parts: int32, floor: T,
+        share: int32, floor: T,
     ):  # fmt: skip
         """One block: 128 taps and channels by up to 128 filters of one group of dw, or another shape of tiles.py, added
         up over a share of the pixels; one thread: 8 x 8 of these numbers, or fewer of a narrower tile. Up to 23 KB of
@@ -348,7 +348,7 @@ def _correlate(window, x, dz, partial, share, parts):
     T = element_of(x)
     shape, down, across = _tiled(window, terms_of(window), T)
     multiply = correlate(T, *shape, _whole(window.depth, x), _whole(window.columns, dz, partial))
-    multiply((down * across, parts), x, dz, partial, *window, share, parts, -math.inf)
+    multiply((down * across, parts), x, dz, partial, *window, share, -math.inf)
 
 
 conv2d_implicit = make_rung(_convolve, _correlate, _cut, _parts)

@@ -3,7 +3,7 @@
 from ...arrays import namespace
 from ...pooling.cuda import max_vectors
 from ..pooled import windows_of
-from .rung import Rung
+from ..rung import Rung
 
 
 def separate(conv2d):

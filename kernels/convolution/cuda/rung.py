@@ -1,10 +1,8 @@
-"""What every rung offers, and what all of them have in common around their two kernels."""
+"""What rungs with two kernels, one that convolves and one that correlates, have in common around them."""
 
 import math
-from collections.abc import Callable
 from functools import cache, lru_cache
 from itertools import chain
-from typing import NamedTuple
 
 from numba import cuda, int32, int64, uint32
 
@@ -13,6 +11,7 @@ from ...gemm.cuda import CODES, activate, add_up, share_of
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
 from ...quotients import quotient, reciprocal
+from ..rung import Rung
 from .window import backward_window, forward_window, phases, terms_of
 
 # The sums for dw are cut into parts that begin at a multiple of this many pixels.
@@ -20,14 +19,6 @@ GRAIN = 8
 # Weights are turned in tiles of so many filters by as many channels, in each of which a warp takes every 8th row.
 TILE, THREADS = 32, 256
 ROWS = THREADS // TILE
-
-
-class Rung(NamedTuple):
-    """One variant of conv2d; all arrays C-contiguous, `geometry` the sizes from the contract."""
-
-    forward: Callable  # (x, w, b or None, y, geometry, activation)
-    data_gradient: Callable  # (dz, w, dx, geometry)
-    weight_gradient: Callable  # (x, dz, dw, geometry)
 
 
 @cache

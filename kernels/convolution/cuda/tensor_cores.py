@@ -27,7 +27,8 @@ from ...gemm.cuda.fragments import (
 )
 from ...launch import element_of, kernel, pointer
 from ...ptx import copy_async, copy_async_commit, copy_async_wait, load, load4, store4
-from .rung import Rung, make_rung
+from ..rung import Rung
+from .rung import make_rung
 from .window import blocks_across, column_of, count_on, set_digits, terms_of
 
 TERMS, V = 16, 4  # terms of a tile, numbers of a chunk
@@ -196,7 +197,7 @@ def correlate():
         x: pointer(float32), dz: pointer(float32), partial: pointer(float32), height: int32, width: int32,
         channels: int32, depth: int32, rows_h: int32, rows_w: int32, start_h: int32, start_w: int32, step_h: int32,
         step_w: int32, taps_h: int32, taps_w: int32, tap_h: int32, tap_w: int32, pixels: int32, filters: int32,
-        columns: int32, share: int32, parts: int32,
+        columns: int32, share: int32,
     ):  # fmt: skip
         """One block: 128 taps and channels by 128 filters of one group of dw, added up over a share of the pixels; one
         warp: 64 x 64 of these numbers, in registers; one thread brings four channels, and four filters, of four pixels
@@ -290,7 +291,7 @@ def _parts(window, T):
 
 
 def _correlate(window, x, dz, partial, share, parts):
-    correlate()((_blocks(window, terms_of(window)), parts), x, dz, partial, *window, share, parts, shared=SHARED_BYTES)
+    correlate()((_blocks(window, terms_of(window)), parts), x, dz, partial, *window, share, shared=SHARED_BYTES)
 
 
 def _shapes(g):

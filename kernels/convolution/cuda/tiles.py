@@ -2,8 +2,8 @@
 
 A block has 256 threads, side_y by side_x, and computes 8 * side_y rows and columns * side_x columns of C, 8 x columns
 a thread, in groups of V neighbouring ones (V numbers are 16 bytes): 128 x 128, 128 x 64 or 256 x 32 numbers, of float64
-128 x 64 or 128 x 32. Eight terms of the sums at a time lie in shared
-memory, as tile_a[term, row] and tile_b[term, column]; of both there are two, one being read while the other is filled.
+128 x 64 or 128 x 32. Eight terms of the sums at a time lie in shared memory, as tile_a[term, row] and tile_b[term,
+column]; of both there are two, one being read while the other is filled.
 """
 
 from functools import cache

@@ -25,8 +25,8 @@ from ...arrays import namespace
 from ...gemm.cuda import CODES, activate, at_least, gemm_default, split
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
+from ..rung import Rung
 from .implicit import conv2d_implicit
-from .rung import Rung
 
 # Edge of a tile of y, and the number of points.
 EDGE, POINTS = 4, 36

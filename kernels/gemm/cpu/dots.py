@@ -1,6 +1,7 @@
 """Products with few columns, and of few rows with a transposed B: both operands are read along K.
 
-    C[i, j] = the sum over k of  many[i, k] few[j, k]         few columns: A and B transposed; few rows: the other way
+    few columns    C[i, j] = the sum over k of many[i, k] few[j, k]      many is A, few is B transposed
+    few rows       C[j, i] = the sum over k of many[i, k] few[j, k]      many is B transposed, few is A
 
 Memory gives the rows of `many` once, as they lie; those of `few` stay in the caches. Each sum has a vector of its own,
 whose lanes are added at the end. In tiles as elsewhere, most lanes would compute columns that do not exist.

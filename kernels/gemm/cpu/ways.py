@@ -61,7 +61,7 @@ LONG, B_BYTES, A_AND_C_BYTES = 64, 3 << 18, 1 << 23
 
 @lru_cache(maxsize=4096)
 def way_of(m, n, k, itemsize, a_turned=False, b_turned=False, plain=True):
-    """The first of the ways above that suits C[m, n] = A[m, k] B[k, n].
+    """The way for C[m, n] = A[m, k] B[k, n]: the first that suits, in the order in which they are tested below.
 
     plain : without bias and activation, which only "turned" cannot do.
     """

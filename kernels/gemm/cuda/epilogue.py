@@ -51,7 +51,7 @@ def activate(T):
 CHUNK_ROWS = 64
 
 
-def accesses(T):
+def conversions(T):
     """(the type to compute in, how to load, how to store) of numbers kept as T: bfloat16, as uint16, is float32 between
     loads and stores."""
     if T is not uint16:
@@ -70,7 +70,7 @@ def accesses(T):
 
 @cache
 def epilogue_backward(E):
-    T, get, put = accesses(E)
+    T, get, put = conversions(E)
 
     @kernel(threads=256)
     def multiply_by_derivative(
@@ -103,7 +103,7 @@ def epilogue_backward(E):
 
 @cache
 def add_parts(E):
-    T, get, put = accesses(E)
+    T, get, put = conversions(E)
 
     @kernel(threads=256)
     def add_up_parts(

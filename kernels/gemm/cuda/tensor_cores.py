@@ -12,7 +12,7 @@ from numba import cuda, float32, int32, int64, uint16, uint32
 
 from ...launch import kernel, pointer
 from ...ptx import copy_async_commit, copy_async_wait, load, load4, store, store4, to_bf16
-from .epilogue import accesses, finish
+from .epilogue import conversions, finish
 from .fragments import AHEAD, BLOCK, CHUNKS, PAD, SUMS, THREADS, UNDER_WAY, WARP, operations, terms_of_tile
 from .tiles import terms_of, tile_of
 
@@ -20,7 +20,7 @@ from .tiles import terms_of, tile_of
 def writing(E, R, columns, threads):
     """How rows of so many sums, in shared memory longer by PAD, become results of type R: with the bias, of type E, and
     the activation."""
-    load_bias = accesses(E)[1]
+    load_bias = conversions(E)[1]
     V = 128 // R.bitwidth  # results in 16 bytes
     chunks, wide = columns // V, columns + PAD
 

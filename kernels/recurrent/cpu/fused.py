@@ -11,10 +11,11 @@ from ...recording import on_host
 from ...simd import lanes, vfill, vload_part, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
+from ..passes import Passes
 from . import once
 from . import wide as by_units
 from .products import TALL, panels_of, product_of, tile_for
-from .trace import Passes, state_gradient, trace
+from .trace import state_gradient, trace
 from .units import step_back_of_units, step_of_units
 
 # Chunks are whole tiles of rows, and at most this many: from then on larger chunks read the weights more rarely.

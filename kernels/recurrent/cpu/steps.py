@@ -6,7 +6,8 @@ import numpy as np
 
 from ...arrays import contiguous
 from ...jit import jit
-from .trace import Passes, state_gradient, trace
+from ..passes import Passes
+from .trace import state_gradient, trace
 
 
 @jit

@@ -1,19 +1,11 @@
 """What both passes of every rung have in common: the arrays that forward leaves for backward, and first gradients."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from ...recording import on_host
 from ...workspace import scratch
-
-
-class Passes(NamedTuple):
-    """Both passes of one variant."""
-
-    forward: object
-    backward: object
 
 
 def _memory(name, shape, dtype, keep):

@@ -30,7 +30,7 @@ def _step(gates, cells, y, inputs, row, t, j, left, steps, size, hidden):
 
 @jit(inline=True)
 def step_of_units(gates, cells, y, inputs, row, t, first, end, steps, size, hidden):
-    """Turns z_i, z_f, z_g, z_o of the units [first, end) into the gates, in place, and these into c and h."""
+    """Turns z_i, z_f, z_c, z_o of the units [first, end) into the gates, in place, and these into c and h."""
     step = lanes(y)
     wide = end - (end - first) % (SEVERAL * step)
     for j in range(first, wide, SEVERAL * step):

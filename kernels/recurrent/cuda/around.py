@@ -1,7 +1,6 @@
 """What is the same in every variant: what comes before and after the steps, and what a step does with its sums."""
 
 from functools import cache
-from typing import NamedTuple
 
 from numba import cuda, int32, int64
 
@@ -14,13 +13,6 @@ THREADS = 256
 WARPS = THREADS // 32
 # Blocks that share a sequence's copy; each then takes several steps a warp.
 MOST_PARTS = 64
-
-
-class Passes(NamedTuple):
-    """Both passes of one variant."""
-
-    forward: object
-    backward: object
 
 
 def blocks_of(threads):

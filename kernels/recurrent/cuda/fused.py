@@ -9,7 +9,8 @@ from ...gemm.cuda import gemm_default
 from ...launch import element_of, kernel, pointer
 from ...ptx import copy_async, copy_async_commit, copy_async_wait, load, load4, store
 from ...wide import accesses
-from .around import THREADS, Passes, blocks_of, gradients, start, start_back, step_of
+from ..passes import Passes
+from .around import THREADS, blocks_of, gradients, start, start_back, step_of
 
 # A block's tile: 16 rows of the batch and 16 units, one for each thread. That is small, so that usual layers give every
 # processor a block; yet a thread shall use what it reads more than once. So the threads part into groups, each of which

@@ -8,7 +8,8 @@ from ...arrays import namespace
 from ...gemm.cuda import gemm_default
 from ...launch import element_of, kernel, pointer
 from ...ptx import load, store
-from .around import THREADS, Passes, blocks_of, gradients, start, start_back, step_of
+from ..passes import Passes
+from .around import THREADS, blocks_of, gradients, start, start_back, step_of
 
 
 @cache

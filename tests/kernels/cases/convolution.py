@@ -7,7 +7,7 @@ from harness import Case
 from workspaces import rounded
 
 from handloom import kernels
-from handloom.kernels.convolution.cpu import few, grouped, winograd
+from handloom.kernels.convolution.cpu import few, grouped, turned, winograd
 from handloom.kernels.convolution.cpu.direct import is_product
 from handloom.kernels.convolution.cpu.tables import padding_of_dz
 from handloom.kernels.simd import TILE_COLUMNS, VECTOR_BYTES
@@ -60,6 +60,8 @@ def stated(variant, g, itemsize):
     y, dx, dw = by_tiles(g, itemsize)
     if variant != "direct" and is_product(g):
         dw = workspaces.product("threaded", g.C, g.F, g.N * g.OH * g.OW, itemsize) // itemsize
+    elif variant != "direct" and turned.suits(g, itemsize):
+        dw += g.KH * g.KW * g.C * g.F
     if variant == "winograd" and winograd.suits(g, g.N, g.OH, g.OW, g.C, g.F, itemsize):
         y = by_points(g.C, g.F, itemsize)
     if variant == "winograd" and winograd.suits(g, g.N, g.H, g.W, g.F, g.C, itemsize):

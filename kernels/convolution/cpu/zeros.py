@@ -1,20 +1,9 @@
-"""What every rung offers, and the zeros around an image that all of them read."""
-
-from collections.abc import Callable
-from typing import NamedTuple
+"""The zeros around an image, which all rungs read."""
 
 from ...jit import jit
 from ...simd import lanes, vfill, vload_part, vstore_part
 from ...threads import threaded
 from ...workspace import scratch
-
-
-class Rung(NamedTuple):
-    """One variant of conv2d; all arrays C-contiguous, `geometry` the sizes from the contract."""
-
-    forward: Callable  # (x, w, b or None, y, geometry, activation)
-    data_gradient: Callable  # (dz, w, dx, geometry)
-    weight_gradient: Callable  # (x, dz, dw, geometry)
 
 
 @jit(inner=True)
