@@ -341,8 +341,8 @@ def correlation(height, columns, packs):
                                 x, place + first_tap, pixels, q, depth, zs, z0, dw, w0, plan.filters, rows, valid, keep
                             )  # fmt: skip
                             continue
-                        if packed != place * tall + k0:
-                            packed = place * tall + k0
+                        if packed != place * plan.depth + k0:
+                            packed = place * plan.depth + k0
                             pack_taps(x, place, pixels, q, depth, taps, k0, height, xs)
                         sum_packed(xs, 0, pixels, 0, depth, zs, z0, dw, w0, plan.filters, rows, valid, keep)
             else:
