@@ -94,6 +94,8 @@ def wanted(op: str, needs, names: tuple) -> tuple:
     """`needs` as a tuple of bools, one for each name; None means all."""
     if needs is None:
         return (True,) * len(names)
+    if not isinstance(needs, tuple | list):
+        raise TypeError(f"{op}: needs must be a tuple of bools, one for each of {', '.join(names)}, got {needs!r}")
     if len(needs) != len(names):
         raise ValueError(f"{op}: needs has {len(needs)} entries: must have one bool for each of {', '.join(names)}")
     return needs

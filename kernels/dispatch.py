@@ -44,6 +44,8 @@ def _device_of_others(op, arrays):
 
 def _device_of_type(op: str, name: str, array) -> str:
     if isinstance(array, np.ndarray):
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{op}: {name} is a masked array: kernels know no masks, {name}.filled(...) makes an array")
         return "cuda" if isinstance(array, SimulatedArray) else "cpu"
     if type(array).__module__.split(".")[0] == "cupy":
         return "cuda"

@@ -18,6 +18,7 @@ Arrays that are not C-contiguous are copied first. Otherwise there is no workspa
 along another axis than the last: x once more, backward dy and y once more.
 """
 
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -249,6 +250,8 @@ def gelu(x, approximate=False):
     >>> kernels.gelu(np.array([-np.inf, 0.0, 1.0])).round(4)
     array([-0.    ,  0.    ,  0.8413])
     """
+    if not isinstance(approximate, bool | np.bool_):
+        raise TypeError(f"gelu: approximate must be True or False, got {approximate!r}")
     return _apply("gelu_tanh" if approximate else "gelu", x)
 
 
@@ -367,6 +370,10 @@ def _softmax_gradient(op, dy, saved, needs):
 def _along_axis(op, launcher, axis, *arrays):
     """Run a row kernel along an axis of arrays of one shape; the result is C-contiguous."""
     x = arrays[0]
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{op}: axis must be an integer, got {axis!r}") from None
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"{op}: axis is {axis} and x is {x.shape}: x must have that axis")
     xp = namespace(x)

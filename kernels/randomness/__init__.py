@@ -59,7 +59,7 @@ def uniform(shape, *, seed, stream=0, step=0, low=0.0, high=1.0, dtype=np.float3
     ----------
     shape : an integer or a tuple of them
     seed : 0 to 2**64 - 1;  stream, step : 0 to 2**32 - 1
-    low, high : finite, low <= high (low everywhere if they are equal)
+    low, high : finite, as is high - low; low <= high (low everywhere if they are equal)
     dtype : float32 | float64; 24 or 53 random bits
     like : an array on whose device the result is made; None: a NumPy array
 
@@ -71,9 +71,10 @@ def uniform(shape, *, seed, stream=0, step=0, low=0.0, high=1.0, dtype=np.float3
     array([0.89025915, 0.8946847 , 0.5857259 ], dtype=float32)
     """
     device, out, key = _prepare("uniform", shape, dtype, seed, stream, step, like)
-    low, high = _finite("uniform", low=low), _finite("uniform", high=high)
+    low, high = (_finite("uniform", out.dtype, name, value) for name, value in (("low", low), ("high", high)))
     if high < low:
         raise ValueError(f"uniform: low is {low} and high is {high}: low must not be above high")
+    _finite("uniform", out.dtype, "high - low", high - low)
     _KERNELS["uniform"].launcher(device, None)(out.reshape(-1), low, high, key)
     return out
 
@@ -88,7 +89,7 @@ def normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dtype=np.floa
     array([[-0.1136802 , -0.45786965]], dtype=float32)
     """
     device, out, key = _prepare("normal", shape, dtype, seed, stream, step, like)
-    mean, stddev = _mean_and_stddev("normal", mean, stddev)
+    mean, stddev = _mean_and_stddev("normal", out.dtype, mean, stddev)
     _KERNELS["normal"].launcher(device, None)(out.reshape(-1), mean, stddev, key)
     return out
 
@@ -104,7 +105,7 @@ def truncated_normal(shape, *, seed, stream=0, step=0, mean=0.0, stddev=1.0, dty
     array([[1.158777  , 0.52916735]], dtype=float32)
     """
     device, out, key = _prepare("truncated_normal", shape, dtype, seed, stream, step, like)
-    mean, stddev = _mean_and_stddev("truncated_normal", mean, stddev)
+    mean, stddev = _mean_and_stddev("truncated_normal", out.dtype, mean, stddev)
     _KERNELS["truncated_normal"].launcher(device, None)(out.reshape(-1), mean, stddev, key)
     return out
 
@@ -213,16 +214,18 @@ def _index(op, name, value):
     return number
 
 
-def _finite(op, **numbers):
-    ((name, number),) = numbers.items()
-    number = float(number)
-    if not np.isfinite(number):
-        raise ValueError(f"{op}: {name} must be finite, got {number}")
+def _finite(op, dtype, name, value):
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}") from None
+    if not abs(number) <= float(np.finfo(dtype).max):
+        raise ValueError(f"{op}: {name} must be finite in {dtype}, got {number}")
     return number
 
 
-def _mean_and_stddev(op, mean, stddev):
-    mean, stddev = _finite(op, mean=mean), _finite(op, stddev=stddev)
+def _mean_and_stddev(op, dtype, mean, stddev):
+    mean, stddev = _finite(op, dtype, "mean", mean), _finite(op, dtype, "stddev", stddev)
     if stddev < 0:
         raise ValueError(f"{op}: stddev must not be negative, got {stddev}")
     return mean, stddev

@@ -203,6 +203,15 @@ BAD = [
         ValueError,
         "elu_backward: needs has 2 entries: must have one bool for each of x",
     ),
+    (
+        lambda: kernels.elu_backward(np.ones(3), kernels.elu_forward(np.ones(3))[1], True),
+        TypeError,
+        "elu_backward: needs must be a tuple of bools, one for each of x, got True",
+    ),
+    (lambda: kernels.softmax(np.ones((3, 2)), 0.0), TypeError, "softmax: axis must be an integer, got 0.0"),
+    (lambda: kernels.softmax(np.ones((3, 2)), None, variant="simd"), TypeError, "axis must be an integer, got None"),
+    (lambda: kernels.gelu(np.ones(3), "none"), TypeError, "gelu: approximate must be True or False, got 'none'"),
+    (lambda: kernels.relu(np.ma.masked_array([1.0], [True])), TypeError, "relu: x is a masked array: kernels know no"),
 ]
 
 

@@ -47,7 +47,7 @@ def is_small(a, b, c, bias, turned):
     if not fits or c.shape != (m, n) or not 0 < m * n * k <= AT_ONCE or k * a.itemsize >= 2 * PART_BYTES:
         return False
     thin, low = _is_thin(n, k, a.itemsize), turned & TURNED_B and _is_thin(m, k, a.itemsize)
-    if turned & TURNED_A and (low or (thin and n > 1)):
+    if turned & TURNED_A and (low or (thin and (n > 1 or m == 1))):
         return False
     by_rows = m < ROWS and not turned & TURNED_B
     if k > STEEP and not (thin or low or by_rows):
