@@ -32,7 +32,7 @@ PROCESSORS = {
 CASES = {
     "matmul": ("31x67x17", "large", "thin-and-deep", "few-rows-transposed-b"),
     "dense": ("program-1",),
-    "conv2d": ("same-strides", "depthwise-alone", "depthwise-strides"),
+    "conv2d": ("same-strides", "depthwise-alone", "depthwise-strides", "groups-in-three-tiles"),
     "conv2d_max_pool2d": ("odd-column", "points-sided"),
     "lstm": ("17x3x5to17", "5x3x7to384"),
     "lstm_cell": ("9x5to17",),

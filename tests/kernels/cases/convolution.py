@@ -156,8 +156,9 @@ CASES = [
     conv("dilation-and-strides", (2, 12, 11, 2), (3, 3, 2, 3), dilation=(2, 3), strides=(3, 2), padding="same"),
     conv("groups", (2, 5, 6, 6), (3, 3, 2, 9), groups=3),
     conv("groups-wide", (2, 6, 6, 40), (2, 2, 20, 66), groups=2, variants=FAST),
-    # Seven tiles of dw, of 14 rows where there is AVX-512: as many as a tile for each of a group's two channels.
+    # Tiles of dw, seven of 14 rows (AVX-512) or three of 6, are for each group's two channels as many as a tile's rows.
     conv("groups-in-seven-tiles", (2, 13, 19, 4), (7, 7, 2, 16), groups=2, padding="same", variants=FAST),
+    conv("groups-in-three-tiles", (8, 12, 12, 4), (3, 3, 2, 16), groups=2, padding="same", variants=FAST),
     conv("groups-in-vectors", (2, 3, 5, 8), (3, 2, 4, 8), groups=2, padding=((2, 0), (1, 2)), activation="relu"),
     conv("many-pixels-and-filters", (1, 23, 14, 1), (2, 2, 1, 33), strides=(1, 2)),
     conv("depthwise", (2, 7, 6, 5), (3, 3, 1, 10), groups=5, padding="same", strides=2, activation="tanh"),
