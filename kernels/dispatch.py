@@ -7,27 +7,31 @@ no fallback: a mixture, or a type that nobody knows, is an error that says so.
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from types import MappingProxyType
 
 import numpy as np
 
 from .arrays import SimulatedArray
 
 
-def device_of(op: str, **arrays) -> str:
-    """ "cpu" or "cuda", from the arrays (None is skipped)."""
+def device_of(op: str, optional=MappingProxyType({}), /, **arrays) -> str:
+    """ "cpu" or "cuda", from the arrays, and others by name of which each may be None instead."""
     for array in arrays.values():
+        if type(array) is not np.ndarray:
+            return _device_of_others(op, optional, arrays)
+    for array in optional.values():
         if type(array) is not np.ndarray and array is not None:
-            return _device_of_others(op, arrays)
+            return _device_of_others(op, optional, arrays)
     return "cpu"
 
 
 _devices = {}  # by type, as they come
 
 
-def _device_of_others(op, arrays):
+def _device_of_others(op, optional, arrays):
     device = None
-    for name, array in arrays.items():
-        if array is not None:
+    for name, array in (*arrays.items(), *optional.items()):
+        if array is not None or name in arrays:
             own = _devices.get(type(array))
             if own is None:
                 own = _devices[type(array)] = _device_of_type(op, name, array)
@@ -49,7 +53,8 @@ def _device_of_type(op: str, name: str, array) -> str:
         return "cuda" if isinstance(array, SimulatedArray) else "cpu"
     if type(array).__module__.split(".")[0] == "cupy":
         return "cuda"
-    raise TypeError(f"{op}: {name} is a {type(array).__name__}: must be a NumPy or a CuPy array, np.asarray makes one")
+    what = "None" if array is None else f"a {type(array).__name__}"
+    raise TypeError(f"{op}: {name} is {what}: must be a NumPy or a CuPy array, np.asarray makes one")
 
 
 @cache

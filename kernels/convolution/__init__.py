@@ -197,7 +197,7 @@ def conv2d_backward(dy, saved, needs=None):
 
 def _run(x, w, b, window, activation, variant):
     """Check, allocate, launch: y and the sizes."""
-    rung = VARIANTS["conv2d"].launcher(device_of("conv2d", x=x, w=w, b=b), variant)
+    rung = VARIANTS["conv2d"].launcher(device_of("conv2d", {"b": b}, x=x, w=w), variant)
     geometry, operands = checked("conv2d", x, w, b, window, activation)
     y = empty(namespace(x), (geometry.N, geometry.OH, geometry.OW, geometry.F), x.dtype)
     rung.forward(*operands, y, geometry, activation)

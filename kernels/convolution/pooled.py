@@ -113,7 +113,7 @@ def windows_of(g):
 def _run(x, w, b, window, activation, variant, saves):
     """Check, allocate, launch: y, the offsets of the maxima if they are to be saved, and the sizes."""
     op = "conv2d_max_pool2d"
-    rung = VARIANTS[op].launcher(device_of(op, x=x, w=w, b=b), variant)
+    rung = VARIANTS[op].launcher(device_of(op, {"b": b}, x=x, w=w), variant)
     geometry, operands = checked(op, x, w, b, window, activation)
     if geometry.OH < 2 or geometry.OW < 2:
         raise ValueError(

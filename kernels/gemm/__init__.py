@@ -124,7 +124,7 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, out=None, variant=None
         c = backend(__name__, "cpu").product_at_once(a, b, c=out, turn_a=transpose_a, turn_b=transpose_b)
         if c is not None:
             return c
-    launcher = VARIANTS["matmul"].launcher(device_of("matmul", a=a, b=b, out=out), variant)
+    launcher = VARIANTS["matmul"].launcher(device_of("matmul", {"out": out}, a=a, b=b), variant)
     batch, m, n = _matmul_shape(a, b, transpose_a, transpose_b)
     c = _output("matmul", out, (*batch, m, n), a=a, b=b)
     return _products(launcher, batch, _turned(a, transpose_a), _turned(b, transpose_b), c)
@@ -182,7 +182,7 @@ def dense(x, w, b=None, *, activation=None, out=None, variant=None):
         y = backend(__name__, "cpu").product_at_once(x, w, b, activation, out)
         if y is not None:
             return y
-    launcher = VARIANTS["dense"].launcher(device_of("dense", x=x, w=w, b=b, out=out), variant)
+    launcher = VARIANTS["dense"].launcher(device_of("dense", {"b": b, "out": out}, x=x, w=w), variant)
     _check_dense(x, w, b, activation)
     y = _output("dense", out, (*x.shape[:-1], w.shape[1]), x=x, w=w, b=b)
     launcher(_as_rows(x), w, _as_rows(y), None if b is None else contiguous(b), activation)

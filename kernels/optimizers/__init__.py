@@ -52,7 +52,7 @@ def sgd_update(w, g, velocity=None, *, learning_rate, momentum=0.0, nesterov=Fal
         velocity = None
     elif velocity is None:
         raise ValueError(f"sgd_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
-    launcher, flat = _prepare("sgd_update", w=w, g=g, velocity=velocity)
+    launcher, flat = _prepare("sgd_update", {"velocity": velocity}, w=w, g=g)
     launcher(*flat, *sgd_numbers(learning_rate, momentum), bool(nesterov))
 
 
@@ -83,7 +83,7 @@ def rmsprop_update(w, g, v, velocity=None, mean=None, *, learning_rate, rho, mom
         velocity = None
     elif velocity is None:
         raise ValueError(f"rmsprop_update: momentum is {momentum} and velocity None: momentum needs a velocity like w")
-    launcher, flat = _prepare("rmsprop_update", w=w, g=g, v=v, velocity=velocity, mean=mean)
+    launcher, flat = _prepare("rmsprop_update", {"velocity": velocity, "mean": mean}, w=w, g=g, v=v)
     launcher(*flat, *rmsprop_numbers(learning_rate, rho, momentum, epsilon))
 
 
@@ -115,7 +115,7 @@ def adam_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon):
     array([0.5])
     """
     numbers = adam_numbers(step, learning_rate, beta_1, beta_2, epsilon)
-    launcher, flat = _prepare("adam_update", w=w, g=g, m=m, v=v)
+    launcher, flat = _prepare("adam_update", {}, w=w, g=g, m=m, v=v)
     launcher(*flat, *numbers)
 
 
@@ -131,7 +131,7 @@ def adamw_update(w, g, m, v, *, step, learning_rate, beta_1, beta_2, epsilon, we
     array([0.75])
     """
     numbers = adam_numbers(step, learning_rate, beta_1, beta_2, epsilon, weight_decay, op="adamw_update")
-    launcher, flat = _prepare("adamw_update", w=w, g=g, m=m, v=v)
+    launcher, flat = _prepare("adamw_update", {}, w=w, g=g, m=m, v=v)
     launcher(*flat, *numbers)
 
 
@@ -157,10 +157,12 @@ def adam_numbers(step, learning_rate, beta_1, beta_2, epsilon, weight_decay=0.0,
     return alpha, 1.0 - beta_1, 1.0 - beta_2, float(epsilon), rate * weight_decay
 
 
-def _prepare(op, **arrays):
-    """The launcher, and all arrays (on the CPU in one dimension), once they are known to fit. Small networks spend
-    their time here, so what is right passes quickly, and only what is not is looked at closely."""
-    device = device_of(op, **arrays)
+def _prepare(op, optional, /, **arrays):
+    """The launcher, and all arrays (on the CPU in one dimension), those that may be None last, once they are known to
+    fit. Small networks spend their time here, so what is right passes quickly, and only what is not is looked at
+    closely."""
+    device = device_of(op, optional, **arrays)
+    arrays.update(optional)
     launcher = _KERNELS[op].launcher(device, None)
     on_cpu, w, g = device == "cpu", arrays["w"], arrays["g"]
     dtype, shape = w.dtype, w.shape

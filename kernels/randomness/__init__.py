@@ -177,7 +177,7 @@ def dropout_backward(dy, saved, needs=None):
 
 def _prepare(op, shape, dtype, seed, stream, step, like):
     """The device, the output, not yet filled, and the key."""
-    device = device_of(op, like=like)
+    device = device_of(op, {"like": like})
     dtype = np.dtype(dtype)
     if dtype not in checks.FLOATS and op != "permutation":
         raise TypeError(f"{op}: dtype is {dtype}: must be float32 or float64")

@@ -152,7 +152,8 @@ def lstm_cell_backward(dh, saved, needs=None, *, dc=None):
 def _run(op, inputs, variant, keep):
     """(y, saved) of either operation; unless `keep`, what is saved lies in memory that the next call takes again."""
     named = dict(zip(_INPUTS[op], inputs))
-    passes = VARIANTS[op].launcher(device_of(op, **named), variant)
+    always, optional = (dict(zip(_INPUTS[op][part], inputs[part])) for part in (slice(3), slice(3, None)))
+    passes = VARIANTS[op].launcher(device_of(op, optional, **always), variant)
     _check(op, named)
     x, *others = inputs
     x = contiguous(x if op == "lstm" else x[:, None])
@@ -172,7 +173,7 @@ def _run_back(op, saved, needs, dy=None, **state):
     gradients = {"dy": dy, **state} if op == "lstm" else state
     if all(gradient is None for gradient in gradients.values()):
         raise ValueError(f"{name}: {', '.join(gradients)} are all None: at least one must be given")
-    passes = VARIANTS[op].launcher(device_of(name, u=saved.u, **gradients), saved.variant)
+    passes = VARIANTS[op].launcher(device_of(name, gradients, u=saved.u), saved.variant)
     checks.floats(name, u=saved.u, **gradients)
     n, steps, hidden = *saved.inputs.shape[:2], saved.u.shape[0]
     checks.shape(name, (n, steps, hidden), dy=dy)

@@ -14,9 +14,9 @@ HERE, THERE = np.ones(2), Elsewhere(np.ones(2))
 
 
 def test_arrays_say_where_they_live():
-    assert device_of("add", a=HERE, b=None) == "cpu"
+    assert device_of("add", {"b": None}, a=HERE) == device_of("add", {"b": HERE}, a=HERE) == "cpu"
     assert device_of("add", a=HERE.view(type("Labelled", (np.ndarray,), {})), b=HERE) == "cpu"
-    assert device_of("add", a=None, b=THERE) == "cuda"
+    assert device_of("add", {"a": None}, b=THERE) == device_of("add", {"a": THERE}) == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -27,16 +27,44 @@ def test_arrays_say_where_they_live():
             'add: a is a NumPy array and b a CuPy array: move one, for example with nn.to_device(b, "cpu")',
         ),
         (
-            {"a": THERE, "b": None, "c": THERE, "d": HERE, "e": HERE},
+            {"a": THERE, "c": THERE, "d": HERE, "e": HERE},
             'add: d is a NumPy array and a a CuPy array: move one, for example with nn.to_device(a, "cpu")',
         ),
         ({"a": HERE, "b": (1.0,)}, "add: b is a tuple: must be a NumPy or a CuPy array, np.asarray makes one"),
+        ({"a": HERE, "b": None}, "add: b is None: must be a NumPy or a CuPy array, np.asarray makes one"),
         ({"a": THERE, "b": 1.0}, "add: b is a float: must be a NumPy or a CuPy array, np.asarray makes one"),
     ],
 )
 def test_arrays_that_are_apart_or_none_are_refused(arrays, text):
     with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
-        device_of("add", **arrays)
+        device_of("add", {"more": None}, **arrays)
+
+
+@pytest.mark.parametrize(
+    "call, name",
+    [
+        (lambda x: kernels.matmul(x, None), "matmul: b"),
+        (lambda x: kernels.matmul_backward(None, kernels.matmul_forward(x, x)[1]), "matmul_backward: dc"),
+        (lambda x: kernels.dense(None, x), "dense: x"),
+        (lambda x: kernels.dense_backward(None, kernels.dense_forward(x, x)[1]), "dense_backward: dy"),
+        (lambda x: kernels.conv2d(x, None), "conv2d: w"),
+        (lambda x: kernels.max_pool2d(None), "max_pool2d: x"),
+        (lambda x: kernels.relu(None), "relu: x"),
+        (lambda x: kernels.softmax(None), "softmax: x"),
+        (lambda x: kernels.mean_squared_error(x, None), "mean_squared_error: t"),
+        (lambda x: kernels.lstm(x, x, None), "lstm: u"),
+        (lambda x: kernels.dropout(None, 0.5, seed=1), "dropout: x"),
+        (lambda x: kernels.sgd_update(None, x, learning_rate=1), "sgd_update: w"),
+        (
+            lambda x: kernels.rmsprop_update(x, x, None, learning_rate=1, rho=0, momentum=0, epsilon=0),
+            "rmsprop_update: v",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_operations_name_an_array_that_is_none(call, name):
+    with pytest.raises(TypeError, match=f"^{name} is None: must be a NumPy or a CuPy array"):
+        call(np.ones((2, 2)))
 
 
 LADDER = Variants("add", "os", cpu={"naive": "path:dirname", "simd": "path:basename"})
