@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from handloom.bench.gpu.report import Report
 from handloom.kernels import store
 
 simulator = pytest.mark.skipif(not config.ENABLE_CUDASIM, reason="not in the simulator: make test-cuda runs these")
+numba_cuda = pytest.mark.skipif(find_spec("numba_cuda") is None, reason="needs numba-cuda: make test-cuda runs these")
 
 
 class TestProcesses:
@@ -229,6 +231,7 @@ def test_past_its_limit_no_part_begins(tmp_path, monkeypatch):
     ]
 
 
+@numba_cuda
 def test_what_says_most_comes_first():
     from handloom.bench.gpu import timings
 
@@ -291,6 +294,7 @@ def test_a_gpu_works_before_it_is_timed(monkeypatch):
         assert warm <= timed - begin < warm + 0.02
 
 
+@numba_cuda
 def test_a_bare_checkout_is_mounted_under_one_name(tmp_path):
     """Where handloom is not installed: its folders are not importable by themselves, and processes start processes."""
     folder = Path(command.__file__).parent
@@ -325,6 +329,7 @@ def test_without_the_cases_it_says_so(tmp_path, monkeypatch):
     assert left["part"] == "contract" and "the cases come with a checkout" in left["text"]
 
 
+@numba_cuda
 def test_cubins_of_other_sources_are_refused_before_anything_runs(tmp_path, monkeypatch, capsys):
     from handloom.bench.gpu import cubins
     from handloom.kernels.gemm.cuda import naive
