@@ -113,6 +113,7 @@ def test_what_goes_through_memory_once():
     x, pixels = ones(8, 256), ones(2, 6, 6, 32)
     targets = kernels.softmax(x)
     y, pooled = kernels.max_pool2d_forward(pixels, 2)
+    wide_y, wide = kernels.max_pool2d_forward(ones(2, 4, 4, 64), 2)
     w, g, m, v = (ones(1024) for _ in range(4))
     step = {"step": 1, "learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
     for run in (
@@ -122,6 +123,7 @@ def test_what_goes_through_memory_once():
         lambda: kernels.softmax_cross_entropy(x, targets),
         lambda: kernels.max_pool2d(pixels, 2),
         lambda: kernels.max_pool2d_backward(y, pooled),
+        lambda: kernels.max_pool2d_backward(wide_y, wide),
         lambda: kernels.avg_pool2d(pixels, 2),
         lambda: kernels.global_max_pool2d(pixels),
         lambda: kernels.adam_update(w, g, m, v, **step),

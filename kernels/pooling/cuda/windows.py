@@ -59,9 +59,13 @@ def lanes_of(channels, *arrays):
     return 1 if channels % lanes else lanes
 
 
+# Vectors of half a cell, of which the offsets fill sectors of memory (32 bytes).
+HALF = 8
+
+
 def own_of(channels, lanes):
-    """How many vectors of a cell a thread of a gradient takes: where they are lies with all of them."""
-    return 1 if channels // lanes % 2 else 2
+    """How many vectors of a cell a thread of a gradient takes: two have half as many sums of where they are."""
+    return 1 if channels // lanes % (2 * HALF) else 2
 
 
 def launch_over_cells(launch, of_outputs, lanes, arrays, geometry, own=1):

@@ -81,6 +81,8 @@ CASES += [
         for kind in ("max", "avg")
     ),
     pool("max", "wide-offsets", (1, 17, 18, 4), levels=40, pool_size=17, strides=1),
+    *(pool(kind, "cells-in-halves", (1, 3, 5, 64), pool_size=3, strides=2, padding="same") for kind in ("max", "avg")),
 ]
 SIMULATED = {"left-over-cells", "overlap-in-one-axis", "same", "no-channels", "ties", "shared-window", "wide-offsets"}
+SIMULATED |= {"cells-in-halves"}
 CASES = [dataclasses.replace(case, simulate=case.id in SIMULATED | {"3x7x5x21"}) for case in CASES]
