@@ -337,13 +337,12 @@ def test_lists_are_no_arrays(op):
 @pytest.mark.parametrize("op", OPS)
 def test_no_operation_takes_arrays_of_another_device(op, monkeypatch):
     """Alone, for want of a kernel; beside others, because they lie apart; the gradient of a loss is but a number."""
-    resolve = Variants._resolve
 
     def of_cpu(ladder, device, variant):
-        """As if there were kernels for the CPU alone."""
-        return resolve(Variants(ladder._op, ladder._package, cpu=ladder["cpu"]), device, variant)
+        """As if there were kernels for the CPU alone, and others had not been found before."""
+        return Variants(ladder._op, ladder._package, cpu=ladder["cpu"])._resolve(device, variant)
 
-    monkeypatch.setattr(Variants, "_resolve", of_cpu)
+    monkeypatch.setattr(Variants, "launcher", of_cpu)
     for _, call in calls_with(op, Elsewhere):
         with pytest.raises(TypeError, match="no kernel for cuda arrays|: move one, for example|: must be a number"):
             call()
