@@ -2,13 +2,13 @@
 
 import csv
 import inspect
-import operator
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from . import metrics
+from .layers.arguments import as_count
 from .utils import did_you_mean
 
 __all__ = [
@@ -219,11 +219,11 @@ class EarlyStopping(_Monitor):
     ):
         super().__init__(monitor, mode, min_delta, None)
         self.check_direction()
-        self.patience = _as_epochs("patience", patience)
+        self.patience = as_count("EarlyStopping", "patience", patience)
         self.verbose = verbose
         self.baseline = baseline
         self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = _as_epochs("start_from_epoch", start_from_epoch)
+        self.start_from_epoch = as_count("EarlyStopping", "start_from_epoch", start_from_epoch)
         self.wait = self.best_epoch = self.stopped_epoch = 0
         self.best_weights = None
 
@@ -252,16 +252,6 @@ class EarlyStopping(_Monitor):
     def on_train_end(self, logs=None):
         if self.best_weights is not None:
             self.model.set_weights(self.best_weights)
-
-
-def _as_epochs(name, value):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"EarlyStopping: {name} must be a number of epochs, got {value!r}") from None
-    if number < 0:
-        raise ValueError(f"EarlyStopping: {name} must be a number of epochs from 0 on, got {value!r}")
-    return number
 
 
 class ModelCheckpoint(_Monitor):

@@ -6,7 +6,6 @@ network takes no longer than a hundred lines of Python.
 
 from __future__ import annotations
 
-import operator
 import warnings
 
 import numpy as np
@@ -18,7 +17,7 @@ from . import losses, metrics, optimizers
 from .batches import Batches, as_array, check_input_shape, split
 from .callbacks import Callback, History
 from .devices import beside, place_input
-from .layers.arguments import as_positive_int
+from .layers.arguments import as_count, as_positive_int
 from .progress import ProgressBar
 from .steps import Predictions, Steps, is_own
 from .tensor import Tensor, made_by, no_grad
@@ -116,7 +115,7 @@ class Trainer:
         else:
             raise ValueError("fit: validation_data must be a tuple of two arrays, (x, y)")
         batches = Batches("fit", x, y, batch_size)
-        epochs = range(_as_initial_epoch(initial_epoch), as_positive_int("fit", "epochs", epochs))
+        epochs = range(as_count("fit", "initial_epoch", initial_epoch), as_positive_int("fit", "epochs", epochs))
         callbacks = _as_callbacks(callbacks)
         self.history = History()
         callbacks.append(self.history)
@@ -456,17 +455,6 @@ def _tell(hooks, *what):
 
 def _as_batch_size(operation, batch_size, default=32, name="batch_size"):
     return default if batch_size is None else as_positive_int(operation, name, batch_size)
-
-
-def _as_initial_epoch(epoch):
-    text = f"fit: initial_epoch must be an integer from 0 on, got {epoch!r}"
-    try:
-        number = operator.index(epoch)
-    except TypeError:
-        raise TypeError(text) from None
-    if number < 0:
-        raise ValueError(text)
-    return number
 
 
 def _flat(logs):

@@ -18,6 +18,18 @@ def as_positive_int(layer, name, value):
     return number
 
 
+def as_count(layer, name, value):
+    """`value` as a Python integer from 0 on."""
+    text = f"{layer}: {name} must be an integer from 0 on, got {value!r}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(text) from None
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 def as_pair(layer, name, value):
     """`value`, a positive integer or two of them, as two: (height, width)."""
     parts = tuple(value) if isinstance(value, (tuple, list)) else (value, value)

@@ -319,12 +319,12 @@ def test_csv_logger_appends_under_the_columns_that_are_there(tmp_path):
         (
             lambda: callbacks.EarlyStopping(patience="3"),
             TypeError,
-            "EarlyStopping: patience must be a number of epochs, got '3'",
+            "EarlyStopping: patience must be an integer from 0 on, got '3'",
         ),
         (
             lambda: callbacks.EarlyStopping(start_from_epoch=-1),
             ValueError,
-            "EarlyStopping: start_from_epoch must be a number of epochs from 0 on, got -1",
+            "EarlyStopping: start_from_epoch must be an integer from 0 on, got -1",
         ),
         (
             lambda: callbacks.ModelCheckpoint("a", save_freq=0),
